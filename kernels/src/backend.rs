@@ -1,0 +1,223 @@
+//! What a device must compute. One trait; the scalar reference, SIMD and CUDA implementations fill it.
+//!
+//! Buffers are opaque: a backend decides where they live and how they are packed. Every kernel takes several rows (tokens)
+//! per call; each row's result depends on that row alone and, in attention, on the key-value cache of its own sequence.
+//! So batch composition, tiling and threads cannot change a bit.
+
+use core::fmt::Debug;
+
+use thiserror::Error;
+
+use crate::bounds::{AttentionShape, BoundsError};
+use crate::formats::{Scale, TokenId};
+use crate::sampling::Sampling;
+
+/// A failure of the device, never of the numbers: there is no "other answer".
+#[derive(Debug, Error)]
+pub enum BackendError {
+    /// The shape could overflow an accumulator or exceeds what the formats are proven for.
+    #[error(transparent)]
+    Bounds(#[from] BoundsError),
+    /// Buffers that do not fit together: a bug in the graph, or weights of the wrong shape.
+    #[error("{kernel}: expected {expected}, got {actual}")]
+    Shape {
+        /// The kernel that was called.
+        kernel: &'static str,
+        /// What it needs.
+        expected: String,
+        /// What it was given.
+        actual: String,
+    },
+    /// A token that is not in the vocabulary.
+    #[error("token {token} is outside the vocabulary of {vocabulary}")]
+    TokenOutOfRange {
+        /// The offending token.
+        token: TokenId,
+        /// The number of rows of the embedding.
+        vocabulary: usize,
+    },
+    /// A position past the end of a key-value cache.
+    #[error("position {position} is outside a key-value cache of {capacity} tokens")]
+    CacheFull {
+        /// The position that was to be written.
+        position: usize,
+        /// The tokens that the cache can hold.
+        capacity: usize,
+    },
+    /// The device itself failed (out of memory, lost).
+    #[error("{device}: {reason}")]
+    Device {
+        /// The name of the device.
+        device: String,
+        /// What the driver said.
+        reason: String,
+    },
+}
+
+/// An int8 matrix `[outputs, inputs]`, row-major, with a [`Scale`] for each output channel.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearWeights<'a> {
+    /// Rows.
+    pub outputs: usize,
+    /// Columns.
+    pub inputs: usize,
+    /// `outputs * inputs` bytes, each `w ^ 0x80` with `-127 <= w <= 127`.
+    pub bytes: &'a [u8],
+    /// One scale per output channel.
+    pub scales: &'a [Scale],
+}
+
+/// The gains of an RMSNorm.
+#[derive(Clone, Copy, Debug)]
+pub struct NormWeights<'a> {
+    /// One gain per channel, Q20.
+    pub gains_q20: &'a [i32],
+    /// The norm's epsilon, Q32.
+    pub epsilon_q32: i64,
+}
+
+/// The size of one sequence's key-value cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvShape {
+    /// Transformer layers.
+    pub layers: usize,
+    /// Head counts and dimension.
+    pub attention: AttentionShape,
+    /// Tokens that the cache can hold.
+    pub capacity: usize,
+}
+
+/// Which sequence a row belongs to and where in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Index into the caches of the call.
+    pub sequence: usize,
+    /// Position of the token in its sequence, from zero.
+    pub position: usize,
+}
+
+/// One token to choose from a row of logits.
+#[derive(Clone, Copy, Debug)]
+pub struct SampleRequest {
+    /// The row of logits.
+    pub row: usize,
+    /// How to choose.
+    pub sampling: Sampling,
+    /// Position in the sequence of the token that is chosen.
+    pub position: u64,
+}
+
+/// The kernels of a transformer on one device.
+///
+/// Every function is exact: two implementations that disagree in one bit are not both backends. `docs/numerics.md` gives
+/// each kernel's formula under the kernel's name.
+pub trait Backend: Send + Sync + Debug + 'static {
+    /// An int8 matrix with per-channel scales, in the layout that the device likes.
+    type Linear: Send + Sync + Debug;
+    /// Gains and epsilon of an RMSNorm.
+    type Norm: Send + Sync + Debug;
+    /// Cosines and sines for each position.
+    type Rope: Send + Sync + Debug;
+    /// `[rows, width]` of `i32` in Q16: residual stream, linear outputs, logits.
+    type Residual: Send + Sync + Debug;
+    /// `[rows, width]` of `i16` with an exponent of two per row: what linear layers read.
+    type Activations: Send + Sync + Debug;
+    /// Quantised keys and values of one sequence, all layers.
+    type KvCache: Send + Sync + Debug;
+
+    /// The name that `selftest` and logs print.
+    fn name(&self) -> String;
+
+    /// Takes a matrix over. Checks its shape against the accumulator bounds.
+    fn load_linear(&self, weights: LinearWeights<'_>) -> Result<Self::Linear, BackendError>;
+    /// Takes a norm's gains over.
+    fn load_norm(&self, weights: NormWeights<'_>) -> Result<Self::Norm, BackendError>;
+    /// Builds the rotation table for positions `0 .. context` from frequencies in turns per token (Q64).
+    fn load_rope(&self, frequencies_q64: &[u64], context: usize) -> Result<Self::Rope, BackendError>;
+
+    /// A Q16 buffer for up to `rows` rows; a kernel that writes it sets how many are in use.
+    fn residual(&self, rows: usize, width: usize) -> Result<Self::Residual, BackendError>;
+    /// A buffer for the quantised activations of up to `rows` rows.
+    fn activations(&self, rows: usize, width: usize) -> Result<Self::Activations, BackendError>;
+    /// An empty cache for one sequence.
+    fn kv_cache(&self, shape: KvShape) -> Result<Self::KvCache, BackendError>;
+
+    /// Row `i` of `out` becomes row `tokens[i]` of the embedding.
+    fn embed(
+        &self,
+        table: &Self::Linear,
+        tokens: &[TokenId],
+        out: &mut Self::Residual,
+    ) -> Result<(), BackendError>;
+    /// RMSNorm with its gain, quantised per row.
+    fn rmsnorm(
+        &self,
+        x: &Self::Residual,
+        norm: &Self::Norm,
+        out: &mut Self::Activations,
+    ) -> Result<(), BackendError>;
+    /// `out = x * weights^T`, requantised to Q16.
+    fn linear(
+        &self,
+        x: &Self::Activations,
+        weights: &Self::Linear,
+        out: &mut Self::Residual,
+    ) -> Result<(), BackendError>;
+    /// Rotates each head of each row by its position, in place; pairs are `(i, i + head_dim / 2)`.
+    fn rope(
+        &self,
+        rope: &Self::Rope,
+        rows: &[Row],
+        head_dim: usize,
+        x: &mut Self::Residual,
+    ) -> Result<(), BackendError>;
+    /// Writes the keys and values of `rows` into their caches at layer `layer`, then attends each query to all positions up to and
+    /// including its own. The concatenated heads are quantised per row.
+    #[allow(clippy::too_many_arguments, reason = "one argument per operand of the formula; a struct would only rename them")]
+    fn attention(
+        &self,
+        layer: usize,
+        rows: &[Row],
+        q: &Self::Residual,
+        k: &Self::Residual,
+        v: &Self::Residual,
+        caches: &mut [&mut Self::KvCache],
+        out: &mut Self::Activations,
+    ) -> Result<(), BackendError>;
+    /// `silu(gate) * up`, quantised per row.
+    fn silu_gate(
+        &self,
+        gate: &Self::Residual,
+        up: &Self::Residual,
+        out: &mut Self::Activations,
+    ) -> Result<(), BackendError>;
+    /// `x += y`, saturating.
+    fn add(&self, x: &mut Self::Residual, y: &Self::Residual) -> Result<(), BackendError>;
+    /// Copies the rows named by `rows` to the top of `out`.
+    fn select_rows(
+        &self,
+        x: &Self::Residual,
+        rows: &[usize],
+        out: &mut Self::Residual,
+    ) -> Result<(), BackendError>;
+    /// Chooses one token per request. Only token ids leave the device.
+    fn sample(
+        &self,
+        logits: &Self::Residual,
+        requests: &[SampleRequest],
+        out: &mut Vec<TokenId>,
+    ) -> Result<(), BackendError>;
+    /// Replaces `out` by one row, for callers that want logits rather than a token.
+    fn read_row(&self, x: &Self::Residual, row: usize, out: &mut Vec<i32>) -> Result<(), BackendError>;
+    /// Fills `out` from row-major host values, for self-tests.
+    fn write_residual(&self, values: &[i32], out: &mut Self::Residual) -> Result<(), BackendError>;
+    /// Fills `out` from row-major host values and one exponent per row, for self-tests.
+    fn write_activations(
+        &self,
+        values: &[i16],
+        exponents: &[i32],
+        out: &mut Self::Activations,
+    ) -> Result<(), BackendError>;
+    /// Replaces `out` by one row of activations and returns its exponent, for self-tests.
+    fn read_activations(&self, x: &Self::Activations, row: usize, out: &mut Vec<i16>) -> Result<i32, BackendError>;
+}

@@ -1,0 +1,221 @@
+//! Inputs of the golden vectors, and of the larger synthetic cases that the self-test digests.
+
+use super::vectors::Case;
+use crate::formats::{ACTIVATION_LIMIT, MANTISSA_BITS};
+use crate::tables::rope_frequencies;
+
+/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): a fixed stream of test inputs.
+#[derive(Clone, Debug)]
+pub(super) struct Stream(u64);
+
+impl Stream {
+    pub(super) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn symmetric(&mut self, limit: i64) -> i64 {
+        self.below(2 * limit as u64 + 1) as i64 - limit
+    }
+
+    /// Values with a magnitude of up to `bits` bits; a few are much larger than the rest, as in real models.
+    fn values(&mut self, count: usize, bits: u32) -> Vec<i64> {
+        (0..count)
+            .map(|_| {
+                let bits = if self.below(16) == 0 { bits } else { bits.saturating_sub(4).max(1) };
+                self.symmetric((1 << bits) - 1)
+            })
+            .collect()
+    }
+
+    fn scales(&mut self, count: usize) -> (Vec<i64>, Vec<i64>) {
+        let half = 1i64 << (MANTISSA_BITS - 1);
+        let mantissas = (0..count).map(|_| half + self.below(half as u64) as i64).collect();
+        let exponents = (0..count).map(|_| -30 - self.below(6) as i64).collect();
+        (mantissas, exponents)
+    }
+}
+
+/// Cases of a file about a kernel, at a given size.
+pub(super) fn kernel(file: &str, s: &mut Stream, name: String, size: usize) -> Case {
+    let case = Case::new(name);
+    match file {
+        "embed" => {
+            let (m, e) = s.scales(1);
+            let weights: Vec<i64> = (0..size).map(|_| s.symmetric(127)).collect();
+            case.with("weights", &weights).with("mantissa", &m).with("exponent", &e)
+        }
+        "rmsnorm" => {
+            let bits = 4 + s.below(27) as u32;
+            let gains: Vec<i64> = (0..size).map(|_| s.symmetric(1 << (18 + size % 8))).collect();
+            case.with("epsilon", &[42_950i64]).with("gains", &gains).with("x", &s.values(size, bits))
+        }
+        "linear" => {
+            let outputs = 1 + size / 7 % 24;
+            let (m, e) = s.scales(outputs);
+            let weights: Vec<i64> = (0..outputs * size).map(|_| s.symmetric(127)).collect();
+            let activations: Vec<i64> = (0..size).map(|_| s.symmetric(ACTIVATION_LIMIT)).collect();
+            case.with("inputs", &[size as i64])
+                .with("exponent", &[-(s.below(20) as i64)])
+                .with("activations", &activations)
+                .with("weights", &weights)
+                .with("mantissas", &m)
+                .with("exponents", &e)
+        }
+        "rope" => {
+            let pairs = (size / 2).clamp(1, 128);
+            case.with("frequencies", &rope_frequencies(10_000, 2 * pairs))
+                .with("position", &[s.below(4_096)])
+                .with("head", &s.values(2 * pairs, 24))
+        }
+        "attention" => {
+            let (kv_heads, group) = (1 + size % 3, 1 + size % 2);
+            let (heads, head_dim) = (kv_heads * group, 2 * (1 + size % 32));
+            let positions = 1 + size / 4;
+            case.with("shape", &[heads as i64, kv_heads as i64, head_dim as i64])
+                .with("q", &s.values(positions * heads * head_dim, 19))
+                .with("k", &s.values(positions * kv_heads * head_dim, 18))
+                .with("v", &s.values(positions * kv_heads * head_dim, 17))
+        }
+        _ => {
+            let gate = s.values(size, 20);
+            case.with("gate", &gate).with("up", &s.values(size, 19))
+        }
+    }
+}
+
+/// The files about kernels, in the order of a forward pass.
+pub(super) const KERNELS: [&str; 6] = ["embed", "rmsnorm", "linear", "rope", "attention", "silu_gate"];
+
+/// Seeded cases, larger than the golden files: what the self-test digests.
+pub(super) fn synthetic(file: &'static str) -> impl Iterator<Item = Case> {
+    let mut s = Stream::new(0x6d65_7469_7300 + file.len() as u64);
+    let sizes = [1, 2, 3, 8, 15, 16, 17, 31, 33, 63, 64, 65, 96, 127, 128, 129, 192, 255, 256, 257, 352, 511];
+    sizes.into_iter().map(move |size| kernel(file, &mut s, format!("{file}_{size}"), size))
+}
+
+#[cfg(test)]
+mod bless {
+    //! `METISVM_BLESS=1 cargo test -p metis-kernels golden` rewrites the golden files. A change of them is a hard fork.
+
+    use std::fs;
+    use std::path::Path;
+
+    use super::super::{FILES, answers};
+    use super::*;
+    use crate::Scalar;
+
+    fn function(file: &str, s: &mut Stream) -> Vec<Case> {
+        match file {
+            "tables" => {
+                let deltas: Vec<u64> =
+                    [0, 1, 255, 256, 65_535, 65_536, 31 << 16, (32 << 16) - 1, 32 << 16, u64::MAX >> 20]
+                        .into_iter()
+                        .chain((0..54).map(|_| s.below(20 << 16)))
+                        .collect();
+                let xs: Vec<i64> = [0, 1, -1, -(16 << 16), -(16 << 16) - 1, (16 << 16) - 1, 16 << 16, -2_147_483_647]
+                    .into_iter()
+                    .chain((0..56).map(|_| s.symmetric(17 << 16)))
+                    .collect();
+                let turns: Vec<u64> =
+                    [0, 1, 1 << 62, 1 << 63, 3 << 62, u64::MAX].into_iter().chain((0..58).map(|_| s.next())).collect();
+                let logs: Vec<u64> = [1, 2, 3, 1 << 30, (1 << 31) - 1, u64::MAX]
+                    .into_iter()
+                    .chain((0..58).map(|i| s.next() >> i))
+                    .map(|x| x.max(1))
+                    .collect();
+                let case = Case::new("functions").with("exp2_delta", &deltas).with("sigmoid_x", &xs);
+                vec![case.with("turns", &turns).with("log2_x", &logs)]
+            }
+            "quantise" => (0..24u32)
+                .map(|i| {
+                    let x = s.values(1 + i as usize, 1 + i * 60 / 24);
+                    Case::new(format!("bits_{i}")).with("bits", &[16 + i]).with("x", &x)
+                })
+                .chain([
+                    Case::new("zero").with("bits", &[16u32]).with("x", &[0i64; 4]),
+                    Case::new("limit").with("bits", &[16u32]).with("x", &[32_512i64, -32_512, 1]),
+                    Case::new("above_limit").with("bits", &[16u32]).with("x", &[32_513i64, -32_513, 1, 2, 3]),
+                    Case::new("rounds_up").with("bits", &[40u32]).with("x", &[65_025i64, 65_024, -65_025]),
+                ])
+                .collect(),
+            "sampling" => (0..12u32)
+                .map(|i| {
+                    let temperature = [0, 1 << 10, 1 << 15, 1 << 16, 3 << 15, 1 << 22][i as usize % 6];
+                    let positions: Vec<u64> = (0..24).collect();
+                    Case::new(format!("draw_{i}"))
+                        .with("temperature", &[temperature])
+                        .with("top_p", &[[65_536u32, 58_982, 1][i as usize / 3 % 3]])
+                        .with("top_k", &[[0u32, 5, 1, 200][i as usize % 4]])
+                        .with("seed", &[s.next()])
+                        .with("positions", &positions)
+                        .with("logits", &s.values(40, 19))
+                })
+                .collect(),
+            "log_probability" => {
+                (0..6).map(|i| Case::new(format!("row_{i}")).with("logits", &s.values(30, 14 + 2 * i))).collect()
+            }
+            _ => (0..8)
+                .map(|i| {
+                    let mut bits = |sign: u64| -> Vec<u32> {
+                        (0..20).map(|_| (s.below(sign * 2) << 31 | (110 + s.below(20)) << 23 | s.below(1 << 23)) as u32).collect()
+                    };
+                    let (mut row, gains) = (bits(1), bits(1));
+                    if i == 7 {
+                        row = vec![0, 0x8000_0000];
+                    }
+                    if i == 6 {
+                        row = vec![1, 0x8000_0003, 0x0000_7fff, 0];
+                    }
+                    Case::new(format!("row_{i}")).with("float_bits", &row).with("gain_bits", &gains)
+                })
+                .collect(),
+        }
+    }
+
+    fn text(file: &'static str) -> String {
+        let mut s = Stream::new(file.bytes().map(u64::from).sum());
+        let cases = if KERNELS.contains(&file) {
+            [1, 4, 9, 16, 30, 48, 70].map(|size| kernel(file, &mut s, format!("{file}_{size}"), size)).to_vec()
+        } else {
+            function(file, &mut s)
+        };
+        let mut text = format!("# Golden vectors of `{file}`; the format is section 10 of docs/numerics.md.\n");
+        for mut case in cases {
+            let answers = match answers::function(file, &case) {
+                Some(answers) => answers.unwrap(),
+                None => answers::kernel(&Scalar::new(), file, &case).unwrap().unwrap(),
+            };
+            for (name, values) in answers {
+                case = case.with(name, &values);
+            }
+            text.push('\n');
+            case.write(&mut text);
+        }
+        text
+    }
+
+    #[test]
+    fn golden_files_are_what_the_reference_computes() {
+        for (file, committed) in FILES {
+            let text = text(file);
+            if std::env::var_os("METISVM_BLESS").is_some() {
+                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/{file}.txt"));
+                fs::write(path, &text).unwrap();
+            } else {
+                assert!(text == committed, "{file}: the answers changed; that is a hard fork");
+            }
+        }
+    }
+}

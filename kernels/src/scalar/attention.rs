@@ -1,0 +1,172 @@
+//! Causal attention over a quantised key-value cache, with the order-free softmax.
+//!
+//! Keys are int16 with an exponent per (token, head), values int8 with their largest magnitude per (token, head). No scale ever
+//! spans two tokens of the cache, so filling it in one call or one token at a time gives the same bytes.
+
+use rayon::ThreadPool;
+
+use super::{Activations, Residual};
+use crate::backend::{BackendError, KvShape, Row};
+use crate::bounds::{AttentionShape, BoundsError, MAX_CONTEXT, within};
+use crate::formats::Scale;
+use crate::quantise::{quantise, quantise_q16, quantise_value_head};
+use crate::rounding::rescale;
+use crate::softmax::{attention_scale, normaliser, score, weight};
+
+/// Keys and values of one sequence, all layers.
+#[derive(Clone, Debug)]
+pub struct KvCache {
+    shape: KvShape,
+    scale: Scale,
+    layers: Vec<Layer>,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    /// Positions that have been written.
+    length: usize,
+    keys: Vec<i16>,
+    key_exponents: Vec<i32>,
+    values: Vec<i8>,
+    value_maxima: Vec<u32>,
+}
+
+impl KvCache {
+    /// An empty cache.
+    pub fn new(shape: KvShape) -> Result<Self, BoundsError> {
+        shape.attention.check()?;
+        within("cache capacity", shape.capacity, MAX_CONTEXT)?;
+        within("layers", shape.layers, 1 << 10)?;
+        let (heads, width) = (shape.capacity * shape.attention.kv_heads, shape.capacity * shape.attention.kv_width());
+        let layer = Layer {
+            length: 0,
+            keys: vec![0; width],
+            key_exponents: vec![0; heads],
+            values: vec![0; width],
+            value_maxima: vec![0; heads],
+        };
+        let scale = attention_scale(shape.attention.head_dim);
+        Ok(Self { shape, scale, layers: vec![layer; shape.layers] })
+    }
+
+    /// Writes the key and value rows of one position; everything after it is forgotten.
+    fn write(&mut self, layer: usize, position: usize, k: &[i32], v: &[i32]) -> Result<(), BackendError> {
+        let AttentionShape { kv_heads, head_dim, .. } = self.shape.attention;
+        let layer = &mut self.layers[layer];
+        if position >= self.shape.capacity {
+            return Err(BackendError::CacheFull { position, capacity: self.shape.capacity });
+        }
+        if position > layer.length {
+            return Err(BackendError::Shape {
+                kernel: "attention",
+                expected: format!("position {} or earlier", layer.length),
+                actual: position.to_string(),
+            });
+        }
+        for head in 0..kv_heads {
+            let slot = position * kv_heads + head;
+            let (from, to) = (head * head_dim, slot * head_dim);
+            layer.key_exponents[slot] =
+                quantise_q16(&k[from..from + head_dim], &mut layer.keys[to..to + head_dim]);
+            layer.value_maxima[slot] =
+                quantise_value_head(&v[from..from + head_dim], &mut layer.values[to..to + head_dim]);
+        }
+        layer.length = position + 1;
+        Ok(())
+    }
+}
+
+pub(super) fn attention(
+    pool: Option<&ThreadPool>,
+    layer: usize,
+    rows: &[Row],
+    [q, k, v]: [&Residual; 3],
+    caches: &mut [&mut KvCache],
+    out: &mut Activations,
+) -> Result<(), BackendError> {
+    for x in [q, k, v] {
+        x.expect_rows("attention", rows.len())?;
+    }
+    for (i, row) in rows.iter().enumerate() {
+        let sequences = caches.len();
+        let cache = caches.get_mut(row.sequence).filter(|cache| layer < cache.layers.len()).ok_or_else(|| {
+            BackendError::Shape {
+                kernel: "attention",
+                expected: format!("a sequence below {sequences} and one of its layers"),
+                actual: format!("sequence {}, layer {layer}", row.sequence),
+            }
+        })?;
+        q.expect("attention", cache.shape.attention.query_width())?;
+        k.expect("attention", cache.shape.attention.kv_width())?;
+        v.expect("attention", cache.shape.attention.kv_width())?;
+        cache.write(layer, row.position, k.row(i), v.row(i))?;
+    }
+    // A row must not look past what the last write left: a step that goes back in a sequence cannot also go forward in it.
+    if let Some(row) = rows.iter().find(|row| row.position >= caches[row.sequence].layers[layer].length) {
+        let length = caches[row.sequence].layers[layer].length;
+        return Err(BackendError::Shape {
+            kernel: "attention",
+            expected: format!("ascending positions below {length}"),
+            actual: row.position.to_string(),
+        });
+    }
+    out.start("attention", rows.len(), q.width())?;
+    let caches: &[&mut KvCache] = caches;
+    out.for_each_row(pool, |i, activations| {
+        let heads = attention_row(caches[rows[i].sequence], layer, rows[i].position, q.row(i));
+        quantise_q16(&heads, activations)
+    });
+    Ok(())
+}
+
+/// Attends one query row (Q16, all heads) to the positions `0 ..= position` of a layer: the concatenated heads in Q16.
+pub fn attention_row(cache: &KvCache, layer: usize, position: usize, q: &[i32]) -> Vec<i32> {
+    let AttentionShape { heads, kv_heads, head_dim } = cache.shape.attention;
+    let layer = &cache.layers[layer];
+    let mut out = vec![0i32; heads * head_dim];
+    let mut query = vec![0i16; head_dim];
+    for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+        let kv_head = head / (heads / kv_heads);
+        let exponent = quantise_q16(&q[head * head_dim..][..head_dim], &mut query);
+        let slots = (0..=position).map(|t| t * kv_heads + kv_head);
+
+        let scores: Vec<i32> = slots
+            .clone()
+            .map(|slot| {
+                let dot = dot16(&query, &layer.keys[slot * head_dim..][..head_dim]);
+                score(dot, exponent + layer.key_exponents[slot], cache.scale)
+            })
+            .collect();
+        let max = scores.iter().copied().fold(i32::MIN, i32::max);
+
+        let mut sum = 0u64;
+        let products: Vec<i64> = slots
+            .clone()
+            .zip(&scores)
+            .map(|(slot, &score)| {
+                let weight = weight(score, max);
+                sum += u64::from(weight);
+                i64::from(weight) * i64::from(layer.value_maxima[slot])
+            })
+            .collect();
+        let mut factors = vec![0i16; products.len()];
+        let factor_exponent = quantise(&products, 0, &mut factors);
+
+        let mut sums = vec![0i64; head_dim];
+        for (slot, &factor) in slots.zip(&factors) {
+            for (sum, &value) in sums.iter_mut().zip(&layer.values[slot * head_dim..][..head_dim]) {
+                *sum += i64::from(i32::from(factor) * i32::from(value));
+            }
+        }
+        let scale = normaliser(sum);
+        for (out, &sum) in out.iter_mut().zip(&sums) {
+            *out = rescale(sum, scale.mantissa(), factor_exponent + scale.exponent());
+        }
+    }
+    out
+}
+
+/// The exact dot product of two int16 head vectors: below `2^38` for heads of up to 256 channels.
+fn dot16(a: &[i16], b: &[i16]) -> i64 {
+    a.iter().zip(b).map(|(&a, &b)| i64::from(i32::from(a) * i32::from(b))).sum()
+}

@@ -1,0 +1,192 @@
+//! The reference backend's buffers: row-major vectors that know how many rows are in use.
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use crate::backend::BackendError;
+
+fn mismatch(kernel: &'static str, expected: String, actual: String) -> BackendError {
+    BackendError::Shape { kernel, expected, actual }
+}
+
+/// `[rows, width]` of `i32` in Q16.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Residual {
+    values: Vec<i32>,
+    rows: usize,
+    width: usize,
+}
+
+impl Residual {
+    pub(super) fn new(rows: usize, width: usize) -> Self {
+        Self { values: vec![0; rows * width], rows: 0, width }
+    }
+
+    /// Rows in use.
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Channels of a row.
+    pub const fn width(&self) -> usize {
+        self.width
+    }
+
+    /// One row.
+    pub fn row(&self, row: usize) -> &[i32] {
+        &self.values[row * self.width..][..self.width]
+    }
+
+    pub(super) fn row_mut(&mut self, row: usize) -> &mut [i32] {
+        &mut self.values[row * self.width..][..self.width]
+    }
+
+    pub(super) fn rows_mut(&mut self) -> &mut [i32] {
+        &mut self.values[..self.rows * self.width]
+    }
+
+    pub(super) fn checked_row(&self, kernel: &'static str, row: usize) -> Result<&[i32], BackendError> {
+        if row < self.rows {
+            Ok(self.row(row))
+        } else {
+            Err(mismatch(kernel, format!("a row below {}", self.rows), row.to_string()))
+        }
+    }
+
+    /// Makes room for the result of `kernel`.
+    pub(super) fn start(&mut self, kernel: &'static str, rows: usize, width: usize) -> Result<(), BackendError> {
+        let capacity = self.values.len().checked_div(self.width).unwrap_or(0);
+        if width != self.width || rows > capacity {
+            let expected = format!("room for [{rows}, {width}]");
+            return Err(mismatch(kernel, expected, format!("a buffer of [{capacity}, {}]", self.width)));
+        }
+        self.rows = rows;
+        Ok(())
+    }
+
+    pub(super) fn expect(&self, kernel: &'static str, width: usize) -> Result<(), BackendError> {
+        if self.width == width {
+            Ok(())
+        } else {
+            Err(mismatch(kernel, format!("{width} channels"), self.width.to_string()))
+        }
+    }
+
+    /// Replaces the contents by whole rows.
+    pub(super) fn fill(&mut self, values: &[i32]) -> Result<(), BackendError> {
+        self.start("write_residual", values.len() / self.width.max(1), self.width)?;
+        let rows = self.rows_mut();
+        if rows.len() != values.len() {
+            return Err(mismatch("write_residual", "whole rows".into(), format!("{} values", values.len())));
+        }
+        rows.copy_from_slice(values);
+        Ok(())
+    }
+
+    pub(super) fn expect_rows(&self, kernel: &'static str, rows: usize) -> Result<(), BackendError> {
+        if self.rows == rows {
+            Ok(())
+        } else {
+            Err(mismatch(kernel, format!("{rows} rows"), self.rows.to_string()))
+        }
+    }
+
+    pub(super) fn for_each_row(&mut self, pool: Option<&ThreadPool>, f: impl Fn(usize, &mut [i32]) + Sync) {
+        let width = self.width;
+        match pool {
+            Some(pool) if self.rows > 1 => pool.install(|| {
+                self.rows_mut().par_chunks_exact_mut(width).enumerate().for_each(|(i, row)| f(i, row));
+            }),
+            _ => self.rows_mut().chunks_exact_mut(width).enumerate().for_each(|(i, row)| f(i, row)),
+        }
+    }
+}
+
+/// `[rows, width]` of `i16` with an exponent of two per row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activations {
+    values: Vec<i16>,
+    exponents: Vec<i32>,
+    rows: usize,
+    width: usize,
+}
+
+impl Activations {
+    pub(super) fn new(rows: usize, width: usize) -> Self {
+        Self { values: vec![0; rows * width], exponents: vec![0; rows], rows: 0, width }
+    }
+
+    /// Rows in use.
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// One row.
+    pub fn row(&self, row: usize) -> &[i16] {
+        &self.values[row * self.width..][..self.width]
+    }
+
+    /// The exponent of a row: its values are `row * 2^exponent`.
+    pub fn exponent(&self, row: usize) -> i32 {
+        self.exponents[row]
+    }
+
+    pub(super) fn start(&mut self, kernel: &'static str, rows: usize, width: usize) -> Result<(), BackendError> {
+        if width != self.width || rows > self.exponents.len() {
+            let expected = format!("room for [{rows}, {width}]");
+            let actual = format!("a buffer of [{}, {}]", self.exponents.len(), self.width);
+            return Err(mismatch(kernel, expected, actual));
+        }
+        self.rows = rows;
+        Ok(())
+    }
+
+    pub(super) fn expect(&self, kernel: &'static str, width: usize) -> Result<(), BackendError> {
+        if self.width == width {
+            Ok(())
+        } else {
+            Err(mismatch(kernel, format!("{width} channels"), self.width.to_string()))
+        }
+    }
+
+    pub(super) fn checked_row(&self, kernel: &'static str, row: usize) -> Result<&[i16], BackendError> {
+        if row < self.rows {
+            Ok(self.row(row))
+        } else {
+            Err(mismatch(kernel, format!("a row below {}", self.rows), row.to_string()))
+        }
+    }
+
+    /// Replaces the contents by whole rows.
+    pub(super) fn fill(&mut self, values: &[i16], exponents: &[i32]) -> Result<(), BackendError> {
+        self.start("write_activations", exponents.len(), self.width)?;
+        if values.len() != self.rows * self.width {
+            let expected = format!("{} values", self.rows * self.width);
+            return Err(mismatch("write_activations", expected, values.len().to_string()));
+        }
+        self.values[..values.len()].copy_from_slice(values);
+        self.exponents[..exponents.len()].copy_from_slice(exponents);
+        Ok(())
+    }
+
+    /// Fills each row with `f(row, values) -> exponent`.
+    pub(super) fn for_each_row(&mut self, pool: Option<&ThreadPool>, f: impl Fn(usize, &mut [i16]) -> i32 + Sync) {
+        let values = &mut self.values[..self.rows * self.width];
+        let exponents = &mut self.exponents[..self.rows];
+        let width = self.width;
+        match pool {
+            Some(pool) if exponents.len() > 1 => pool.install(|| {
+                values
+                    .par_chunks_exact_mut(width)
+                    .zip(exponents)
+                    .enumerate()
+                    .for_each(|(i, (row, exponent))| *exponent = f(i, row));
+            }),
+            _ => values
+                .chunks_exact_mut(width)
+                .zip(exponents)
+                .enumerate()
+                .for_each(|(i, (row, exponent))| *exponent = f(i, row)),
+        }
+    }
+}

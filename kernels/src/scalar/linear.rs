@@ -1,0 +1,103 @@
+//! int8 x int16 matrix product with exact sums, requantised per output channel.
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use super::{Activations, Residual};
+use crate::backend::LinearWeights;
+use crate::bounds::{BoundsError, MAX_INPUTS, MAX_OUTPUTS, length, within};
+use crate::formats::{RESIDUAL_BITS, Scale};
+use crate::rounding::rescale;
+
+/// Products that fit an `i32` accumulator: `256 * 32,512 * 127 < 2^31`.
+const BLOCK: usize = 256;
+/// Output channels that one task computes when rows are too few to share out.
+const OUTPUTS_PER_TASK: usize = 64;
+
+/// An int8 matrix `[outputs, inputs]` with a scale per output channel.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weights: Vec<i8>,
+    scales: Vec<Scale>,
+    inputs: usize,
+}
+
+impl Linear {
+    /// Checks the shape against the accumulator bounds and the weights against their range.
+    pub fn new(weights: LinearWeights<'_>) -> Result<Self, BoundsError> {
+        let LinearWeights { outputs, inputs, bytes, scales } = weights;
+        within("linear inputs", inputs, MAX_INPUTS)?;
+        within("linear outputs", outputs, MAX_OUTPUTS)?;
+        length("weights", outputs * inputs, bytes.len())?;
+        length("scales", outputs, scales.len())?;
+        if let Some(index) = bytes.iter().position(|&b| b == 0) {
+            return Err(BoundsError::Weight { index });
+        }
+        let weights = bytes.iter().map(|&b| (b ^ 0x80) as i8).collect();
+        Ok(Self { weights, scales: scales.to_vec(), inputs })
+    }
+
+    /// Columns.
+    pub const fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Rows.
+    pub const fn outputs(&self) -> usize {
+        self.scales.len()
+    }
+
+    /// The weights and the scale of one output channel.
+    pub fn row(&self, output: usize) -> (&[i8], Scale) {
+        (&self.weights[output * self.inputs..][..self.inputs], self.scales[output])
+    }
+
+    fn output(&self, output: usize, activations: &[i16], exponent: i32) -> i32 {
+        let (weights, scale) = self.row(output);
+        let exponent = exponent + scale.exponent() + RESIDUAL_BITS as i32;
+        rescale(dot(weights, activations), scale.mantissa(), exponent)
+    }
+}
+
+/// The exact dot product of a weight row and an activation row of the same length, at most [`MAX_INPUTS`].
+pub fn dot(weights: &[i8], activations: &[i16]) -> i64 {
+    let block = |(w, a): (&[i8], &[i16])| {
+        let sum: i32 = w.iter().zip(a).map(|(&w, &a)| i32::from(w) * i32::from(a)).sum();
+        i64::from(sum)
+    };
+    weights.chunks(BLOCK).zip(activations.chunks(BLOCK)).map(block).sum()
+}
+
+/// Fills `out`, which has been shaped. Many rows are shared out by rows, few rows by output channels.
+pub(super) fn linear(pool: Option<&ThreadPool>, x: &Activations, weights: &Linear, out: &mut Residual) {
+    let outputs = weights.outputs();
+    let rows = x.rows();
+    let some_rows = |first: usize, out: &mut [i32]| {
+        // Output channels outside: each weight row is read once per block of rows.
+        for output in 0..outputs {
+            for (i, row) in out.chunks_exact_mut(outputs).enumerate() {
+                row[output] = weights.output(output, x.row(first + i), x.exponent(first + i));
+            }
+        }
+    };
+    let Some(pool) = pool else { return some_rows(0, out.rows_mut()) };
+    let threads = pool.current_num_threads();
+    pool.install(|| {
+        if rows >= 2 * threads {
+            let per_task = rows.div_ceil(threads);
+            out.rows_mut()
+                .par_chunks_mut(per_task * outputs)
+                .enumerate()
+                .for_each(|(task, out)| some_rows(task * per_task, out));
+        } else {
+            for i in 0..rows {
+                let (row, exponent) = (x.row(i), x.exponent(i));
+                out.row_mut(i).par_chunks_mut(OUTPUTS_PER_TASK).enumerate().for_each(|(task, out)| {
+                    for (j, out) in out.iter_mut().enumerate() {
+                        *out = weights.output(task * OUTPUTS_PER_TASK + j, row, exponent);
+                    }
+                });
+            }
+        }
+    });
+}

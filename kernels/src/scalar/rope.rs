@@ -1,0 +1,57 @@
+//! Rotary position embedding on Q30 cosines and sines (Su et al., arXiv:2104.09864), pairs `(i, i + head_dim / 2)`.
+
+use crate::backend::{BackendError, Row};
+use crate::bounds::{BoundsError, MAX_CONTEXT, MAX_HEAD_DIM, within};
+use crate::formats::ROTATION_BITS;
+use crate::rounding::{round_shift, saturate32};
+use crate::tables::cos_sin;
+
+/// Cosines and sines for each position and pair.
+#[derive(Clone, Debug)]
+pub struct RopeTable {
+    rotations: Vec<(i32, i32)>,
+    pairs: usize,
+    context: usize,
+}
+
+impl RopeTable {
+    /// The table for positions `0 .. context`; `frequencies_q64` are turns per token, one for each pair.
+    pub fn new(frequencies_q64: &[u64], context: usize) -> Result<Self, BoundsError> {
+        within("rotary pairs", frequencies_q64.len(), MAX_HEAD_DIM / 2)?;
+        within("context", context, MAX_CONTEXT)?;
+        let rotations = (0..context as u64)
+            .flat_map(|position| frequencies_q64.iter().map(move |f| cos_sin(f.wrapping_mul(position))))
+            .collect();
+        Ok(Self { rotations, pairs: frequencies_q64.len(), context })
+    }
+
+    /// The rotations at a position below the context.
+    pub fn at(&self, position: usize) -> &[(i32, i32)] {
+        &self.rotations[position * self.pairs..][..self.pairs]
+    }
+
+    pub(super) fn check(&self, rows: &[Row], head_dim: usize, width: usize) -> Result<(), BackendError> {
+        if head_dim != 2 * self.pairs || !width.is_multiple_of(head_dim) {
+            return Err(BackendError::Shape {
+                kernel: "rope",
+                expected: format!("heads of {}", 2 * self.pairs),
+                actual: format!("{width} channels in heads of {head_dim}"),
+            });
+        }
+        match rows.iter().find(|row| row.position >= self.context) {
+            Some(row) => Err(BackendError::CacheFull { position: row.position, capacity: self.context }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Rotates one head in place.
+pub fn rotate_head(rotations: &[(i32, i32)], head: &mut [i32]) {
+    let (low, high) = head.split_at_mut(rotations.len());
+    for ((low, high), &(cos, sin)) in low.iter_mut().zip(high).zip(rotations) {
+        let (a, b) = (i64::from(*low), i64::from(*high));
+        let (cos, sin) = (i64::from(cos), i64::from(sin));
+        *low = saturate32(round_shift(a * cos - b * sin, ROTATION_BITS));
+        *high = saturate32(round_shift(b * cos + a * sin, ROTATION_BITS));
+    }
+}

@@ -1,0 +1,139 @@
+//! Weight rows from the exact dyadic rationals that a checkpoint stores.
+//!
+//! A `bf16`, `f16` or `f32` number is `sign * m * 2^e` with integers `m` and `e`. Quantising works on those integers, so the same
+//! checkpoint gives the same bytes on every machine. `docs/numerics.md`, section "Weights", is normative.
+
+use thiserror::Error;
+
+use crate::bounds::MAX_GAIN;
+use crate::formats::{BYTE_LIMIT, GAIN_BITS, Scale};
+use crate::rounding::{round_div, scale_from};
+
+/// A stored number that cannot be a weight.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum WeightError {
+    /// NaN or infinity.
+    #[error("element {index} is not finite")]
+    NotFinite {
+        /// Index in the row.
+        index: usize,
+    },
+    /// A norm's gain outside +-1024.
+    #[error("gain {index} is outside +-{MAX_GAIN}")]
+    GainTooLarge {
+        /// Index in the row.
+        index: usize,
+    },
+}
+
+/// `(mantissa, exponent)` of an IEEE single given by its bits: the value is `mantissa * 2^exponent` exactly.
+const fn dyadic(bits: u32) -> Option<(i64, i32)> {
+    let (field, fraction) = ((bits >> 23) & 0xff, (bits & 0x7f_ffff) as i64);
+    if field == 0xff {
+        return None;
+    }
+    let (magnitude, exponent) =
+        if field == 0 { (fraction, -149) } else { (fraction | 1 << 23, field as i32 - 150) };
+    Some((if bits >> 31 == 1 { -magnitude } else { magnitude }, exponent))
+}
+
+/// Quantises one output channel, given as the bits of IEEE singles, to `w ^ 0x80` bytes and its scale.
+///
+/// `w = round(127 x / max|x|)`; the scale is `max|x| / 127` rounded to 23 bits. A zero row has scale one.
+pub fn quantise_row(bits: &[u32], out: &mut [u8]) -> Result<Scale, WeightError> {
+    debug_assert_eq!(bits.len(), out.len());
+    if let Some(index) = bits.iter().position(|&b| dyadic(b).is_none()) {
+        return Err(WeightError::NotFinite { index });
+    }
+    // The order of finite magnitudes is the order of their bit patterns.
+    let largest = bits.iter().map(|b| b & 0x7fff_ffff).max().unwrap_or(0);
+    let Some((max, max_exponent)) = dyadic(largest).filter(|&(m, _)| m != 0) else {
+        out.fill(0x80);
+        return Ok(Scale::ONE);
+    };
+    for (out, &b) in out.iter_mut().zip(bits) {
+        let (m, e) = dyadic(b).unwrap_or((0, max_exponent));
+        let drop = max_exponent - e;
+        // Below half a step: |m| * 127 < 2^31 and max >= 2^23 once exponents differ.
+        let w = if drop > 32 { 0 } else { round_div(m * BYTE_LIMIT, max << drop) };
+        *out = (w as i8 as u8) ^ 0x80;
+    }
+    Ok(scale_from(((max as u128) << 64) / BYTE_LIMIT as u128, max_exponent - 64))
+}
+
+/// Converts RMSNorm gains, given as the bits of IEEE singles, to Q20.
+pub fn gains_q20(bits: &[u32]) -> Result<Vec<i32>, WeightError> {
+    bits.iter()
+        .enumerate()
+        .map(|(index, &b)| {
+            let (m, e) = dyadic(b).ok_or(WeightError::NotFinite { index })?;
+            // |m| < 2^24: shifting left by more than 10 leaves the bound of 2^30 for any normal m.
+            let shift = e + GAIN_BITS as i32;
+            let gain = match shift {
+                11.. if m != 0 => return Err(WeightError::GainTooLarge { index }),
+                11.. => 0,
+                0..=10 => m << shift,
+                _ => crate::rounding::round_shift(m, shift.unsigned_abs()),
+            };
+            if gain.abs() >= MAX_GAIN << GAIN_BITS {
+                return Err(WeightError::GainTooLarge { index });
+            }
+            Ok(gain as i32)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn finite() -> impl Strategy<Value = u32> {
+        any::<u32>().prop_filter("finite", |b| (b >> 23) & 0xff != 0xff)
+    }
+
+    proptest! {
+        #[test]
+        fn rows_use_the_whole_symmetric_range(bits in prop::collection::vec(finite(), 1..50)) {
+            let mut out = vec![0u8; bits.len()];
+            let scale = quantise_row(&bits, &mut out).unwrap();
+            let values: Vec<f64> = bits.iter().map(|&b| f64::from(f32::from_bits(b))).collect();
+            let max = values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            let step = f64::from(scale.mantissa()) * 2f64.powi(scale.exponent());
+            for (value, byte) in values.iter().zip(&out) {
+                let w = (byte ^ 0x80) as i8;
+                prop_assert!(w != -128);
+                if max > 0.0 {
+                    prop_assert!((value - f64::from(w) * step).abs() <= step * 0.500_1);
+                }
+            }
+            if max > 0.0 {
+                prop_assert!(out.iter().any(|b| ((b ^ 0x80) as i8).unsigned_abs() == 127));
+            }
+        }
+
+        #[test]
+        fn gains_are_rounded_to_q20(value in -1000.0f32..1000.0) {
+            let gain = gains_q20(&[value.to_bits()]).unwrap()[0];
+            prop_assert!((f64::from(value) - f64::from(gain) / f64::from(1 << 20)).abs() <= 0.5 / f64::from(1 << 20));
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_is_named() {
+        let mut out = [0u8; 2];
+        assert_eq!(
+            quantise_row(&[0, f32::NAN.to_bits()], &mut out),
+            Err(WeightError::NotFinite { index: 1 })
+        );
+        assert_eq!(gains_q20(&[f32::INFINITY.to_bits()]), Err(WeightError::NotFinite { index: 0 }));
+        assert_eq!(gains_q20(&[1024f32.to_bits()]), Err(WeightError::GainTooLarge { index: 0 }));
+    }
+
+    #[test]
+    fn a_zero_row_is_zero() {
+        let mut out = [0u8; 2];
+        assert_eq!(quantise_row(&[0, 0x8000_0000], &mut out), Ok(Scale::ONE));
+        assert_eq!(out, [0x80, 0x80]);
+    }
+}
