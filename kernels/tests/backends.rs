@@ -1,0 +1,351 @@
+//! Claims that every backend must satisfy, instantiated per backend.
+//!
+//! A new backend adds one line to `suite!` at the end; its kernels are compared with arbitrary-precision formulas and with the
+//! one-row, one-thread reference.
+
+use metis_kernels::rounding::{rescale, round_div, round_shift, saturate32, shift_by};
+use metis_kernels::softmax::{attention_scale, normaliser, score, weight};
+use metis_kernels::tables::sigmoid;
+use metis_kernels::{
+    ACTIVATION_LIMIT, AttentionShape, Backend, KvShape, LinearWeights, NormWeights, Row, SampleRequest, Sampling, Scalar,
+    Scale, TokenId,
+};
+use num_bigint::BigInt;
+use proptest::prelude::*;
+
+/// `i32` values of mixed magnitude.
+fn q16() -> impl Strategy<Value = i32> {
+    (0u32..31, any::<i32>()).prop_map(|(shift, v)| (v >> shift).max(-i32::MAX))
+}
+
+fn scale() -> impl Strategy<Value = Scale> {
+    (1u32 << 22..1 << 23, -40i32..-10).prop_map(|(m, e)| Scale::new(m, e).unwrap())
+}
+
+fn byte() -> impl Strategy<Value = u8> {
+    1u8..=255
+}
+
+#[derive(Clone, Debug)]
+struct LinearCase {
+    inputs: usize,
+    bytes: Vec<u8>,
+    scales: Vec<Scale>,
+    rows: Vec<(Vec<i16>, i32)>,
+}
+
+fn linear_case() -> impl Strategy<Value = LinearCase> {
+    (1usize..700, 1usize..20, 1usize..8).prop_flat_map(|(inputs, outputs, rows)| {
+        let limit = ACTIVATION_LIMIT as i16;
+        (
+            prop::collection::vec(byte(), inputs * outputs),
+            prop::collection::vec(scale(), outputs),
+            prop::collection::vec((prop::collection::vec(-limit..=limit, inputs), -30i32..10), rows),
+        )
+            .prop_map(move |(bytes, scales, rows)| LinearCase { inputs, bytes, scales, rows })
+    })
+}
+
+fn run_linear<B: Backend>(backend: &B, case: &LinearCase, rows: &[(Vec<i16>, i32)]) -> Vec<Vec<i32>> {
+    let outputs = case.scales.len();
+    let weights = LinearWeights { outputs, inputs: case.inputs, bytes: &case.bytes, scales: &case.scales };
+    let weights = backend.load_linear(weights).unwrap();
+    let mut x = backend.activations(rows.len(), case.inputs).unwrap();
+    let values: Vec<i16> = rows.iter().flat_map(|r| r.0.clone()).collect();
+    let exponents: Vec<i32> = rows.iter().map(|r| r.1).collect();
+    backend.write_activations(&values, &exponents, &mut x).unwrap();
+    let mut out = backend.residual(rows.len(), outputs).unwrap();
+    backend.linear(&x, &weights, &mut out).unwrap();
+    read_rows(backend, &out, rows.len())
+}
+
+fn read_rows<B: Backend>(backend: &B, x: &B::Residual, rows: usize) -> Vec<Vec<i32>> {
+    (0..rows)
+        .map(|i| {
+            let mut row = Vec::new();
+            backend.read_row(x, i, &mut row).unwrap();
+            row
+        })
+        .collect()
+}
+
+fn read_activations<B: Backend>(backend: &B, x: &B::Activations, rows: usize) -> Vec<(Vec<i16>, i32)> {
+    (0..rows)
+        .map(|i| {
+            let mut row = Vec::new();
+            let exponent = backend.read_activations(x, i, &mut row).unwrap();
+            (row, exponent)
+        })
+        .collect()
+}
+
+fn residual<B: Backend>(backend: &B, rows: &[Vec<i32>]) -> B::Residual {
+    let mut x = backend.residual(rows.len(), rows[0].len()).unwrap();
+    backend.write_residual(&rows.concat(), &mut x).unwrap();
+    x
+}
+
+fn exact_rescale(acc: &BigInt, scale: Scale, exponent: i32) -> BigInt {
+    let product = acc * scale.mantissa();
+    let shifted = if exponent >= 0 {
+        product << exponent as usize
+    } else {
+        let half: BigInt = BigInt::from(1) << (-exponent - 1) as usize;
+        // `>>` of num-bigint rounds toward minus infinity.
+        (product + half) >> (-exponent) as usize
+    };
+    shifted.clamp(BigInt::from(-i32::MAX), BigInt::from(i32::MAX))
+}
+
+fn linear_is_the_exact_formula<B: Backend>(backend: &B) {
+    proptest!(ProptestConfig::with_cases(64), |(case in linear_case())| {
+        let got = run_linear(backend, &case, &case.rows);
+        for ((activations, exponent), row) in case.rows.iter().zip(&got) {
+            for (output, value) in row.iter().enumerate() {
+                let weights = &case.bytes[output * case.inputs..][..case.inputs];
+                let acc: BigInt = weights.iter().zip(activations)
+                    .map(|(&w, &a)| BigInt::from(i32::from((w ^ 0x80) as i8) * i32::from(a)))
+                    .sum();
+                let scale = case.scales[output];
+                prop_assert_eq!(BigInt::from(*value), exact_rescale(&acc, scale, exponent + scale.exponent() + 16));
+            }
+        }
+    });
+}
+
+fn rows_of_linear_do_not_see_each_other<B: Backend>(backend: &B) {
+    proptest!(ProptestConfig::with_cases(64), |(case in linear_case())| {
+        let together = run_linear(backend, &case, &case.rows);
+        for (row, expected) in case.rows.iter().zip(&together) {
+            prop_assert_eq!(&run_linear(backend, &case, std::slice::from_ref(row))[0], expected);
+        }
+    });
+}
+
+fn rmsnorm_is_close_to_the_real_one<B: Backend>(backend: &B) {
+    let width = 1usize..400;
+    let case = width.prop_flat_map(|n| {
+        (prop::collection::vec(prop::collection::vec(q16(), n), 1..5), prop::collection::vec(-(8i32 << 20)..8 << 20, n))
+    });
+    proptest!(ProptestConfig::with_cases(64), |((rows, gains) in case)| {
+        let epsilon_q32 = 42_950i64;
+        let norm = backend.load_norm(NormWeights { gains_q20: &gains, epsilon_q32 }).unwrap();
+        let mut out = backend.activations(rows.len(), gains.len()).unwrap();
+        backend.rmsnorm(&residual(backend, &rows), &norm, &mut out).unwrap();
+        for (x, (values, exponent)) in rows.iter().zip(read_activations(backend, &out, rows.len())) {
+            let real: Vec<f64> = x.iter().map(|&v| f64::from(v) / 65536.0).collect();
+            let mean = real.iter().map(|v| v * v).sum::<f64>() / real.len() as f64;
+            let factor = 1.0 / (mean + epsilon_q32 as f64 / 2f64.powi(32)).sqrt();
+            let step = 2f64.powi(exponent);
+            for ((x, gain), value) in real.iter().zip(&gains).zip(values) {
+                let expected = x * factor * f64::from(*gain) / 2f64.powi(20);
+                // Half a step of the result, Q20 of the normalised value, and the 2^-29 of the root.
+                let bound = step * 0.51 + f64::from(*gain).abs() / 2f64.powi(41) + expected.abs() * 1e-6;
+                prop_assert!((f64::from(value) * step - expected).abs() <= bound + 1e-9);
+            }
+        }
+    });
+}
+
+fn rope_keeps_lengths_and_row_order<B: Backend>(backend: &B) {
+    let frequencies = metis_kernels::tables::rope_frequencies(10_000, 16);
+    let case = prop::collection::vec((prop::collection::vec(-(1i32 << 28)..1 << 28, 48), 0usize..512), 1..6);
+    proptest!(ProptestConfig::with_cases(64), |(case in case)| {
+        let rope = backend.load_rope(&frequencies, 512).unwrap();
+        let rows: Vec<Row> = case.iter().map(|c| Row { sequence: 0, position: c.1 }).collect();
+        let input: Vec<Vec<i32>> = case.iter().map(|c| c.0.clone()).collect();
+        let mut x = residual(backend, &input);
+        backend.rope(&rope, &rows, 16, &mut x).unwrap();
+        let out = read_rows(backend, &x, rows.len());
+        for ((before, after), row) in input.iter().zip(&out).zip(&rows) {
+            for (a, b) in before.chunks(16).zip(after.chunks(16)) {
+                let norm = |h: &[i32]| h.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+                prop_assert!((norm(a) - norm(b)).abs() < 4.0);
+            }
+            let mut alone = residual(backend, std::slice::from_ref(before));
+            backend.rope(&rope, &[*row], 16, &mut alone).unwrap();
+            prop_assert_eq!(&read_rows(backend, &alone, 1)[0], after);
+        }
+    });
+}
+
+#[derive(Clone, Debug)]
+struct AttentionCase {
+    shape: AttentionShape,
+    /// Queries, keys and values of each position.
+    rows: Vec<[Vec<i32>; 3]>,
+}
+
+fn attention_case() -> impl Strategy<Value = AttentionCase> {
+    (1usize..3, 1usize..4, 1usize..9, 1usize..24).prop_flat_map(|(kv_heads, group, half, positions)| {
+        let shape = AttentionShape { heads: kv_heads * group, kv_heads, head_dim: 2 * half };
+        let row = |width: usize| prop::collection::vec(-(1i32 << 20)..1 << 20, width);
+        let rows = prop::collection::vec(
+            [row(shape.query_width()).boxed(), row(shape.kv_width()).boxed(), row(shape.kv_width()).boxed()],
+            positions,
+        );
+        rows.prop_map(move |rows| AttentionCase { shape, rows })
+    })
+}
+
+fn run_attention<B: Backend>(backend: &B, case: &AttentionCase, chunk: usize) -> Vec<(Vec<i16>, i32)> {
+    let capacity = case.rows.len();
+    let mut cache = backend.kv_cache(KvShape { layers: 1, attention: case.shape, capacity }).unwrap();
+    let mut answers = Vec::new();
+    for (i, rows) in case.rows.chunks(chunk).enumerate() {
+        let part = |j: usize| residual(backend, &rows.iter().map(|r| r[j].clone()).collect::<Vec<_>>());
+        let positions: Vec<Row> =
+            (0..rows.len()).map(|j| Row { sequence: 0, position: i * chunk + j }).collect();
+        let mut out = backend.activations(rows.len(), case.shape.query_width()).unwrap();
+        let (q, k, v) = (part(0), part(1), part(2));
+        backend.attention(0, &positions, &q, &k, &v, &mut [&mut cache], &mut out).unwrap();
+        answers.extend(read_activations(backend, &out, rows.len()));
+    }
+    answers
+}
+
+fn attention_does_not_depend_on_chunks<B: Backend>(backend: &B) {
+    proptest!(ProptestConfig::with_cases(64), |(case in attention_case(), chunk in 1usize..30)| {
+        prop_assert_eq!(run_attention(backend, &case, 1), run_attention(backend, &case, chunk));
+    });
+}
+
+/// The softmax and value sum of section 5 of docs/numerics.md, written out once more with plain loops.
+fn attention_is_the_written_formula<B: Backend>(backend: &B) {
+    proptest!(ProptestConfig::with_cases(32), |(case in attention_case())| {
+        let AttentionShape { heads, kv_heads, head_dim } = case.shape;
+        let quantised = |x: &[i32]| {
+            let max = x.iter().map(|v| i64::from(*v).abs()).max().unwrap() as u64;
+            let shift = metis_kernels::quantise::activation_shift(max);
+            (x.iter().map(|&v| shift_by(i64::from(v), shift)).collect::<Vec<i64>>(), shift - 16)
+        };
+        for (position, got) in run_attention(backend, &case, case.rows.len()).into_iter().enumerate() {
+            let mut expected = Vec::new();
+            for head in 0..heads {
+                let kv = (head / (heads / kv_heads)) * head_dim;
+                let (q, eq) = quantised(&case.rows[position][0][head * head_dim..][..head_dim]);
+                let (mut scores, mut values, mut maxima) = (Vec::new(), Vec::new(), Vec::new());
+                for [_, k, v] in &case.rows[..=position] {
+                    let (k, ek) = quantised(&k[kv..][..head_dim]);
+                    let dot: i64 = q.iter().zip(&k).map(|(a, b)| a * b).sum();
+                    scores.push(score(dot, eq + ek, attention_scale(head_dim)));
+                    let max = v[kv..][..head_dim].iter().map(|v| i64::from(*v).abs()).max().unwrap();
+                    maxima.push(max);
+                    values.push(v[kv..][..head_dim].iter()
+                        .map(|&v| if max == 0 { 0 } else { round_div(127 * i64::from(v), max) })
+                        .collect::<Vec<i64>>());
+                }
+                let top = *scores.iter().max().unwrap();
+                let weights: Vec<u64> = scores.iter().map(|&s| u64::from(weight(s, top))).collect();
+                let products: Vec<i64> = weights.iter().zip(&maxima).map(|(&w, &m)| w as i64 * m).collect();
+                let shift = metis_kernels::quantise::activation_shift(*products.iter().max().unwrap() as u64);
+                let scale = normaliser(weights.iter().sum());
+                for i in 0..head_dim {
+                    let sum: i64 = products.iter().zip(&values).map(|(&p, v)| shift_by(p, shift) * v[i]).sum();
+                    expected.push(rescale(sum, scale.mantissa(), shift + scale.exponent()));
+                }
+            }
+            let (values, exponent) = quantised(&expected);
+            let values: Vec<i16> = values.into_iter().map(|v| v as i16).collect();
+            prop_assert_eq!(got, (values, exponent));
+        }
+    });
+}
+
+fn silu_gate_is_the_written_formula<B: Backend>(backend: &B) {
+    let pair = (1usize..300).prop_flat_map(|n| (prop::collection::vec(q16(), n), prop::collection::vec(q16(), n)));
+    proptest!(ProptestConfig::with_cases(64), |((gate, up) in pair)| {
+        let products: Vec<i64> = gate.iter().zip(&up)
+            .map(|(&g, &u)| round_shift(i64::from(g) * i64::from(sigmoid(g)), 30) * i64::from(u))
+            .collect();
+        let shift = metis_kernels::quantise::activation_shift(products.iter().map(|p| p.unsigned_abs()).max().unwrap());
+        let expected: Vec<i16> = products.iter().map(|&p| shift_by(p, shift) as i16).collect();
+        let mut out = backend.activations(1, gate.len()).unwrap();
+        let (gate, up) = (residual(backend, &[gate]), residual(backend, &[up]));
+        backend.silu_gate(&gate, &up, &mut out).unwrap();
+        prop_assert_eq!(&read_activations(backend, &out, 1)[0], &(expected, shift - 32));
+    });
+}
+
+fn add_saturates<B: Backend>(backend: &B) {
+    proptest!(|(x in prop::collection::vec((q16(), q16()), 1..100))| {
+        let (a, b): (Vec<i32>, Vec<i32>) = x.iter().copied().unzip();
+        let mut sum = residual(backend, &[a]);
+        backend.add(&mut sum, &residual(backend, &[b])).unwrap();
+        let expected: Vec<i32> = x.iter().map(|&(a, b)| saturate32(i64::from(a) + i64::from(b))).collect();
+        prop_assert_eq!(&read_rows(backend, &sum, 1)[0], &expected);
+    });
+}
+
+fn sampling_is_the_host_function<B: Backend>(backend: &B) {
+    let rows = (2usize..60).prop_flat_map(|n| prop::collection::vec(prop::collection::vec(q16(), n), 1..5));
+    proptest!(ProptestConfig::with_cases(64), |(rows in rows, seed: u64, temperature_q16 in 1u32 << 10..=1 << 22)| {
+        let sampling = Sampling { temperature_q16, top_p_q16: 60_000, top_k: 9, seed };
+        let requests: Vec<SampleRequest> = (0..rows.len())
+            .flat_map(|row| [sampling, Sampling::GREEDY].map(|sampling| SampleRequest { row, sampling, position: 7 }))
+            .collect();
+        let mut out = Vec::new();
+        backend.sample(&residual(backend, &rows), &requests, &mut out).unwrap();
+        let expected: Vec<TokenId> = requests.iter().map(|r| r.sampling.choose(&rows[r.row], r.position)).collect();
+        prop_assert_eq!(out, expected);
+    });
+}
+
+fn misuse_is_an_error_and_not_a_panic<B: Backend>(backend: &B) {
+    let scales = [Scale::ONE];
+    assert!(backend.load_linear(LinearWeights { outputs: 1, inputs: 2, bytes: &[1], scales: &scales }).is_err());
+    assert!(backend.load_linear(LinearWeights { outputs: 1, inputs: 1, bytes: &[0], scales: &scales }).is_err());
+    assert!(backend.load_linear(LinearWeights { outputs: 0, inputs: 1, bytes: &[], scales: &[] }).is_err());
+    let table = backend.load_linear(LinearWeights { outputs: 1, inputs: 1, bytes: &[1], scales: &scales }).unwrap();
+    let mut x = backend.residual(1, 1).unwrap();
+    assert!(backend.embed(&table, &[TokenId(1)], &mut x).is_err());
+    assert!(backend.embed(&table, &[TokenId(0); 2], &mut x).is_err());
+    assert!(backend.read_row(&x, 3, &mut Vec::new()).is_err());
+    assert!(backend.load_norm(NormWeights { gains_q20: &[i32::MAX], epsilon_q32: 0 }).is_err());
+    assert!(backend.load_norm(NormWeights { gains_q20: &[1], epsilon_q32: -1 }).is_err());
+    assert!(backend.load_rope(&[], 4).is_err());
+    let shape = AttentionShape { heads: 3, kv_heads: 2, head_dim: 2 };
+    assert!(backend.kv_cache(KvShape { layers: 1, attention: shape, capacity: 1 }).is_err());
+    let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 2 };
+    let mut cache = backend.kv_cache(KvShape { layers: 1, attention: shape, capacity: 4 }).unwrap();
+    let row = residual(backend, &[vec![1, 2]]);
+    let mut out = backend.activations(1, 2).unwrap();
+    for position in [1, 4] {
+        let rows = [Row { sequence: 0, position }];
+        assert!(backend.attention(0, &rows, &row, &row, &row, &mut [&mut cache], &mut out).is_err());
+    }
+}
+
+macro_rules! suite {
+    ($($name:ident: $backend:expr;)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn linear_is_the_exact_formula() { super::linear_is_the_exact_formula(&$backend); }
+            #[test]
+            fn rows_of_linear_do_not_see_each_other() { super::rows_of_linear_do_not_see_each_other(&$backend); }
+            #[test]
+            fn rmsnorm_is_close_to_the_real_one() { super::rmsnorm_is_close_to_the_real_one(&$backend); }
+            #[test]
+            fn rope_keeps_lengths_and_row_order() { super::rope_keeps_lengths_and_row_order(&$backend); }
+            #[test]
+            fn attention_does_not_depend_on_chunks() { super::attention_does_not_depend_on_chunks(&$backend); }
+            #[test]
+            fn attention_is_the_written_formula() { super::attention_is_the_written_formula(&$backend); }
+            #[test]
+            fn silu_gate_is_the_written_formula() { super::silu_gate_is_the_written_formula(&$backend); }
+            #[test]
+            fn add_saturates() { super::add_saturates(&$backend); }
+            #[test]
+            fn sampling_is_the_host_function() { super::sampling_is_the_host_function(&$backend); }
+            #[test]
+            fn misuse_is_an_error_and_not_a_panic() { super::misuse_is_an_error_and_not_a_panic(&$backend); }
+        }
+    )*};
+}
+
+suite! {
+    scalar: Scalar::new();
+    scalar_three_threads: Scalar::with_threads(3).unwrap();
+}
