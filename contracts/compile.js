@@ -1,0 +1,64 @@
+// Compiles every source under src/ and writes one JSON file per contract into the folder named on the command line.
+// Run by build.sh. The output is a function of the sources and of the pinned compiler, byte for byte.
+'use strict';
+
+const fs = require('node:fs');
+const path = require('node:path');
+const solc = require('solc');
+
+const SETTINGS = {
+  optimizer: { enabled: true, runs: 200 },
+  evmVersion: 'cancun',
+  // No hash of sources or comments in the code: equal code for equal meaning.
+  metadata: { bytecodeHash: 'none', appendCBOR: false },
+};
+
+/** Paths of all Solidity files under `dir`, sorted. */
+function sources(dir) {
+  return fs
+    .readdirSync(dir, { withFileTypes: true })
+    .flatMap((entry) => {
+      const file = `${dir}/${entry.name}`;
+      return entry.isDirectory() ? sources(file) : file.endsWith('.sol') ? [file] : [];
+    })
+    .sort();
+}
+
+function compile(files) {
+  const input = {
+    language: 'Solidity',
+    sources: Object.fromEntries(files.map((file) => [file, { content: fs.readFileSync(file, 'utf8') }])),
+    settings: {
+      ...SETTINGS,
+      outputSelection: { '*': { '*': ['abi', 'evm.bytecode.object', 'evm.deployedBytecode.object'] } },
+    },
+  };
+  const output = JSON.parse(solc.compile(JSON.stringify(input)));
+  for (const problem of output.errors ?? []) console.error(problem.formattedMessage);
+  if (output.errors?.length) process.exit(1); // warnings too
+  return output.contracts;
+}
+
+const target = process.argv[2];
+if (!target) throw new Error('usage: node compile.js <folder>');
+process.chdir(__dirname);
+fs.mkdirSync(target, { recursive: true });
+
+const seen = new Set();
+for (const [source, contracts] of Object.entries(compile(sources('src')))) {
+  for (const [contractName, { abi, evm }] of Object.entries(contracts)) {
+    if (seen.has(contractName)) throw new Error(`two contracts are called ${contractName}`);
+    seen.add(contractName);
+    const artifact = {
+      contractName,
+      source,
+      abi,
+      bytecode: `0x${evm.bytecode.object}`,
+      deployedBytecode: `0x${evm.deployedBytecode.object}`,
+      compiler: solc.version(),
+      settings: SETTINGS,
+    };
+    fs.writeFileSync(path.join(target, `${contractName}.json`), `${JSON.stringify(artifact, null, 2)}\n`);
+  }
+}
+console.log(`${seen.size} contracts in ${target}`);

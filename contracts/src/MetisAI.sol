@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.24;
+
+import {Finish, IMetisInference, ModelInfo, Sampling} from "./interfaces/IMetisInference.sol";
+
+/// @notice The answer of `MetisAI.generate`.
+struct GenerateResult {
+    /// @dev The new text. Bytes, because a token can end inside a UTF-8 character.
+    bytes text;
+    /// @dev The new tokens.
+    uint32[] tokens;
+    /// @dev How many tokens the prompt had.
+    uint32 promptTokens;
+    /// @dev Why the answer ended. Only after `Finish.Eos` did the model say all it wanted to.
+    Finish finish;
+}
+
+/// @notice This chain has no inference precompile.
+error MetisUnavailable();
+
+/// @title MetisAI
+/// @notice Ask a language model inside a transaction. The answer is bit-exact on every validator.
+/// @dev Each function is one STATICCALL to the inference precompile, so all of them also work in views and constructors.
+/// What the precompile reverts with (`IMetisInference.UnknownModel`, `PromptTooLong`, ...) reaches the caller unchanged.
+/// All gas that is left is offered and the unused part comes back; `quote` says in advance what a call costs at most.
+library MetisAI {
+    /// @notice Where the precompile is.
+    address internal constant PRECOMPILE = 0x000000000000000000000000000000000000A100;
+
+    /// @notice Stands for the chain's default model.
+    bytes32 internal constant DEFAULT_MODEL = bytes32(0);
+
+    /// @notice Asks the default model, greedily.
+    /// @param prompt The text to continue.
+    /// @param maxNew Most tokens of the answer.
+    /// @return text The answer.
+    function ask(bytes memory prompt, uint32 maxNew) internal view returns (bytes memory text) {
+        return generate(DEFAULT_MODEL, prompt, maxNew, greedy(), new uint32[](0)).text;
+    }
+
+    /// @notice The label that the default model finds likeliest after a prompt.
+    /// @param prompt The text before the label.
+    /// @param labels The labels to choose from.
+    /// @return index The index of the likeliest label; ties to the lowest.
+    function classify(bytes memory prompt, bytes[] memory labels) internal view returns (uint256 index) {
+        (, uint32 best) = score(DEFAULT_MODEL, prompt, labels);
+        return best;
+    }
+
+    /// @notice Sampling parameters that always take the likeliest token.
+    /// @return s The parameters.
+    function greedy() internal pure returns (Sampling memory s) {}
+
+    /// @notice Continues a text.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The text to continue.
+    /// @param maxNew Most tokens to add.
+    /// @param s How to draw tokens.
+    /// @param stopIds Tokens that end the answer. They are not part of it.
+    /// @return result The answer.
+    function generate(
+        bytes32 model,
+        bytes memory prompt,
+        uint32 maxNew,
+        Sampling memory s,
+        uint32[] memory stopIds
+    ) internal view returns (GenerateResult memory result) {
+        bytes memory answer = _call(abi.encodeCall(IMetisInference.generate, (model, prompt, maxNew, s, stopIds)));
+        (result.text, result.tokens, result.promptTokens, result.finish) =
+            abi.decode(answer, (bytes, uint32[], uint32, Finish));
+    }
+
+    /// @notice Continues a sequence of tokens.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The tokens to continue.
+    /// @param maxNew Most tokens to add.
+    /// @param s How to draw tokens.
+    /// @param stopIds Tokens that end the answer. They are not part of it.
+    /// @return tokens The new tokens.
+    /// @return finish Why the answer ended.
+    function generateTokens(
+        bytes32 model,
+        uint32[] memory prompt,
+        uint32 maxNew,
+        Sampling memory s,
+        uint32[] memory stopIds
+    ) internal view returns (uint32[] memory tokens, Finish finish) {
+        bytes memory answer = _call(abi.encodeCall(IMetisInference.generateTokens, (model, prompt, maxNew, s, stopIds)));
+        return abi.decode(answer, (uint32[], Finish));
+    }
+
+    /// @notice How likely each label is as the continuation of a prompt.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The text before the label.
+    /// @param labels The continuations to compare.
+    /// @return logProbQ16 The natural logarithm of each label's probability in Q16.
+    /// @return best The index of the likeliest label; ties to the lowest.
+    function score(bytes32 model, bytes memory prompt, bytes[] memory labels)
+        internal
+        view
+        returns (int64[] memory logProbQ16, uint32 best)
+    {
+        return abi.decode(_call(abi.encodeCall(IMetisInference.score, (model, prompt, labels))), (int64[], uint32));
+    }
+
+    /// @notice The model's raw logits for chosen next tokens.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The text before the token.
+    /// @param ids The tokens asked for.
+    /// @return logitQ16 One logit in Q16 per token asked for.
+    function logits(bytes32 model, bytes memory prompt, uint32[] memory ids)
+        internal
+        view
+        returns (int32[] memory logitQ16)
+    {
+        return abi.decode(_call(abi.encodeCall(IMetisInference.logits, (model, prompt, ids))), (int32[]));
+    }
+
+    /// @notice A vector for a text, from models that embed.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param text The text.
+    /// @return vectorQ16 The vector in Q16.
+    function embed(bytes32 model, bytes memory text) internal view returns (int32[] memory vectorQ16) {
+        return abi.decode(_call(abi.encodeCall(IMetisInference.embed, (model, text))), (int32[]));
+    }
+
+    /// @notice The tokens of a text.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param text The text.
+    /// @return ids The tokens.
+    function tokenize(bytes32 model, bytes memory text) internal view returns (uint32[] memory ids) {
+        return abi.decode(_call(abi.encodeCall(IMetisInference.tokenize, (model, text))), (uint32[]));
+    }
+
+    /// @notice The text of tokens.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param ids The tokens.
+    /// @return text The text.
+    function detokenize(bytes32 model, uint32[] memory ids) internal view returns (bytes memory text) {
+        return abi.decode(_call(abi.encodeCall(IMetisInference.detokenize, (model, ids))), (bytes));
+    }
+
+    /// @notice What a model is and what it costs.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @return info The facts.
+    function modelInfo(bytes32 model) internal view returns (ModelInfo memory info) {
+        return abi.decode(_call(abi.encodeCall(IMetisInference.modelInfo, (model))), (ModelInfo));
+    }
+
+    /// @notice Gas that a generation costs at most, without the cost of the call itself.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param promptTokens Tokens of the prompt.
+    /// @param maxNew Most new tokens.
+    /// @return gas The gas.
+    function quote(bytes32 model, uint32 promptTokens, uint32 maxNew) internal view returns (uint64 gas) {
+        return abi.decode(_call(abi.encodeCall(IMetisInference.quote, (model, promptTokens, maxNew))), (uint64));
+    }
+
+    /// @dev A STATICCALL that passes on what the precompile reverts with. No function of the precompile answers with nothing,
+    /// so a call that succeeds with nothing found no precompile there. A call that fails with nothing ran out of
+    /// gas: the error is empty too.
+    function _call(bytes memory data) private view returns (bytes memory answer) {
+        bool success;
+        (success, answer) = PRECOMPILE.staticcall(data);
+        if (!success) {
+            assembly ("memory-safe") {
+                revert(add(answer, 0x20), mload(answer))
+            }
+        }
+        if (answer.length == 0) revert MetisUnavailable();
+    }
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.24;
+
+/// @notice How the next token is drawn from a model's distribution. All zero is greedy decoding.
+/// @dev Q16 is a number times 2^16: 1.0 is 65536.
+struct Sampling {
+    /// @dev Softmax temperature in Q16. 0 is greedy: always the likeliest token, ties to the lowest id.
+    uint32 temperatureQ16;
+    /// @dev Nucleus: the smallest set of tokens with this total probability in Q16. 0 is off.
+    uint32 topPQ16;
+    /// @dev Only this many of the likeliest tokens. 0 is off.
+    uint16 topK;
+    /// @dev Seed of the counter-based generator. The same seed and input give the same tokens on every validator.
+    uint64 seed;
+}
+
+/// @notice Why a generation ended.
+enum Finish {
+    /// The model ended its text itself.
+    Eos,
+    /// The limit on new tokens was reached; the text is cut off.
+    Length,
+    /// One of the caller's stop tokens came.
+    Stop
+}
+
+/// @notice What a model is and what it costs to run.
+struct ModelInfo {
+    /// @dev keccak256 of the model's canonical manifest.
+    bytes32 modelId;
+    /// @dev The architecture that the manifest names; equal values mean equal architectures.
+    bytes32 architecture;
+    /// @dev Number of tokens in the vocabulary.
+    uint32 vocab;
+    /// @dev Most tokens of prompt and answer together.
+    uint32 context;
+    /// @dev Number of layers.
+    uint32 layers;
+    /// @dev Width of the hidden state; also the length of an embedding.
+    uint32 hidden;
+    /// @dev Size of the model's files in bytes.
+    uint64 bundleBytes;
+    /// @dev Multiply-accumulates of the linear layers for one token.
+    uint64 linearMacs;
+    /// @dev Multiply-accumulates of attention for one token and one position before it.
+    uint64 attentionMacs;
+    /// @dev Multiply-accumulates of the output head for one token.
+    uint64 headMacs;
+    /// @dev Name for people.
+    string name;
+}
+
+/// @title The inference precompile
+/// @notice The raw interface of the precompiled contract at 0x000000000000000000000000000000000000A100. Contracts are better
+/// served by the library `MetisAI`.
+/// @dev Every function is a pure function of the chain's model registry and the calldata, in integers only: all
+/// validators get the same bytes. `model` 0 is the chain's default model. Text is bytes, because a token can end inside a
+/// UTF-8 character. A function that is out of gas for the worst case of its arguments runs no model at all.
+interface IMetisInference {
+    /// @notice No model with this id is registered.
+    error UnknownModel(bytes32 model);
+    /// @notice The model is registered, but not active at this block.
+    error ModelNotActive(bytes32 model);
+    /// @notice The prompt has more tokens than fit in front of the answer.
+    error PromptTooLong(uint32 tokens, uint32 max);
+    /// @notice More new tokens were asked for than the chain allows in one call.
+    error TooManyNewTokens(uint32 requested, uint32 max);
+    /// @notice The sampling parameters are out of range.
+    error BadSampling();
+    /// @notice A token id is not in the model's vocabulary.
+    error TokenOutOfRange(uint32 id, uint32 vocab);
+    /// @notice This model cannot do what was asked, or no such function exists.
+    error NotSupported(bytes4 selector);
+    /// @notice The calldata does not decode.
+    error BadCalldata();
+
+    /// @notice Continues a text.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The text to continue.
+    /// @param maxNew Most tokens to add.
+    /// @param s How to draw tokens.
+    /// @param stopIds Tokens that end the answer. They are not part of it.
+    /// @return text The new text.
+    /// @return tokens The new tokens.
+    /// @return promptTokens How many tokens the prompt had.
+    /// @return finish Why the answer ended.
+    function generate(bytes32 model, bytes calldata prompt, uint32 maxNew, Sampling calldata s, uint32[] calldata stopIds)
+        external
+        view
+        returns (bytes memory text, uint32[] memory tokens, uint32 promptTokens, Finish finish);
+
+    /// @notice Continues a sequence of tokens.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The tokens to continue.
+    /// @param maxNew Most tokens to add.
+    /// @param s How to draw tokens.
+    /// @param stopIds Tokens that end the answer. They are not part of it.
+    /// @return tokens The new tokens.
+    /// @return finish Why the answer ended.
+    function generateTokens(
+        bytes32 model,
+        uint32[] calldata prompt,
+        uint32 maxNew,
+        Sampling calldata s,
+        uint32[] calldata stopIds
+    ) external view returns (uint32[] memory tokens, Finish finish);
+
+    /// @notice How likely each label is as the continuation of a prompt.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The text before the label.
+    /// @param labels The continuations to compare.
+    /// @return logProbQ16 The natural logarithm of each label's probability in Q16.
+    /// @return best The index of the likeliest label; ties to the lowest.
+    function score(bytes32 model, bytes calldata prompt, bytes[] calldata labels)
+        external
+        view
+        returns (int64[] memory logProbQ16, uint32 best);
+
+    /// @notice The model's raw logits for chosen next tokens.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The text before the token.
+    /// @param ids The tokens asked for.
+    /// @return logitQ16 One logit in Q16 per token asked for.
+    function logits(bytes32 model, bytes calldata prompt, uint32[] calldata ids)
+        external
+        view
+        returns (int32[] memory logitQ16);
+
+    /// @notice A vector for a text, from models that embed.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param text The text.
+    /// @return vectorQ16 The vector in Q16.
+    function embed(bytes32 model, bytes calldata text) external view returns (int32[] memory vectorQ16);
+
+    /// @notice The tokens of a text.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param text The text.
+    /// @return ids The tokens.
+    function tokenize(bytes32 model, bytes calldata text) external view returns (uint32[] memory ids);
+
+    /// @notice The text of tokens.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param ids The tokens.
+    /// @return text The text.
+    function detokenize(bytes32 model, uint32[] calldata ids) external view returns (bytes memory text);
+
+    /// @notice What a model is and what it costs.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @return info The facts.
+    function modelInfo(bytes32 model) external view returns (ModelInfo memory info);
+
+    /// @notice Gas that a generation costs at most.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param promptTokens Tokens of the prompt.
+    /// @param maxNew Most new tokens.
+    /// @return gas The gas, without the cost of the call itself.
+    function quote(bytes32 model, uint32 promptTokens, uint32 maxNew) external view returns (uint64 gas);
+}
