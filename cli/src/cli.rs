@@ -1,0 +1,72 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use metis_gpu::DeviceRequest;
+
+use crate::commands::{bench, demo, model, run, selftest, verify};
+use crate::report::Report;
+
+/// An EVM whose contracts ask an LLM inside a transaction, recomputed bit for bit by every validator.
+#[derive(Debug, Parser)]
+#[command(name = "metisvm", version, propagate_version = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Print one JSON document instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Threads that inference uses; the results do not depend on it.
+    #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: u16,
+    /// Device that inference runs on: auto, cpu, cuda or cuda:N.
+    #[arg(long, global = true, default_value = "auto")]
+    pub device: DeviceRequest,
+    /// Chain configuration; without it, a chain with the embedded model.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub chain: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Deploy a wallet that understands English, tell it three things, and re-execute it all from genesis.
+    Demo(demo::Demo),
+    /// Execute contract code with an input.
+    Run(run::Run),
+    /// Re-execute a record and compare every bit.
+    Verify(verify::Verify),
+    /// Make, check and try model bundles.
+    #[command(subcommand)]
+    Model(model::Model),
+    /// Compare each backend with the golden vectors.
+    Selftest(selftest::Selftest),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(bench::Bench),
+}
+
+impl Cli {
+    /// Executes the command. The exit code is 0, or 1 where a comparison failed.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        self.global.device.check()?;
+        let report = Report::new(self.global.json);
+        match self.command {
+            Command::Demo(command) => command.run(&self.global, report),
+            Command::Run(command) => command.run(&self.global, report),
+            Command::Verify(command) => command.run(&self.global, report),
+            Command::Model(command) => command.run(&self.global, report),
+            Command::Selftest(command) => command.run(&self.global, report),
+            Command::Bench(command) => command.run(&self.global, report),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! `metisvm model import`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use metis_models::import::{Imported, Options, Source, import};
+use serde_json::json;
+
+use crate::report::Report;
+
+/// Quantises a checkpoint into a bundle. The same checkpoint gives the same bytes and id on every machine.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// A llama2.c `.bin` file or a Hugging Face folder.
+    checkpoint: PathBuf,
+    /// The llama2.c tokenizer; by default `tokenizer.bin` beside the checkpoint.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// The directory to write; it must not exist.
+    #[arg(short, long, value_name = "BUNDLE")]
+    output: PathBuf,
+    /// The model's name; by default that of the file or folder.
+    #[arg(long)]
+    name: Option<String>,
+    /// A shorter context than the checkpoint's.
+    #[arg(long, value_name = "TOKENS")]
+    context: Option<usize>,
+}
+
+impl Import {
+    pub(super) fn run(self, report: Report) -> anyhow::Result<ExitCode> {
+        let source = Source::detect(&self.checkpoint, self.tokenizer.as_deref())?;
+        let options = Options { name: self.name, context: self.context };
+        let progress = report.progress("weights");
+        let imported = import(&source, &self.output, &options, &progress)?;
+        progress.finish_and_clear();
+        let Imported { id, manifest, directory } = imported;
+        let value = json!({ "id": id, "directory": directory, "manifest": manifest });
+        report.finish(&value, || {
+            format!("{} written to {}\nid {id}\n", manifest.name, directory.display())
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

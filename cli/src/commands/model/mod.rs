@@ -1,0 +1,62 @@
+//! `metisvm model`: make, check and try bundles.
+
+mod eval;
+mod generate;
+mod import;
+mod inspect;
+mod verify;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Subcommand;
+use metis_kernels::Scalar;
+use metis_models::engine::Engine;
+use metis_models::Bundle;
+
+use crate::cli::Global;
+use crate::report::Report;
+
+/// Make, check and try model bundles.
+#[derive(Debug, Subcommand)]
+pub enum Model {
+    /// Quantise a checkpoint (llama2.c file or Hugging Face folder) into a bundle.
+    Import(import::Import),
+    /// Show what a bundle says about itself.
+    Inspect(inspect::Inspect),
+    /// Hash every byte of a bundle again and name what is damaged.
+    Verify(verify::Verify),
+    /// Continue a prompt.
+    Generate(generate::Generate),
+    /// Compare a bundle with the float checkpoint that it was made from.
+    Eval(eval::Eval),
+}
+
+impl Model {
+    /// Runs the command.
+    pub fn run(self, global: &Global, report: Report) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Import(command) => command.run(report),
+            Self::Inspect(command) => command.run(report),
+            Self::Verify(command) => command.run(report),
+            Self::Generate(command) => command.run(global, report),
+            Self::Eval(command) => command.run(global, report),
+        }
+    }
+}
+
+/// The bundle at a path; `default` is the embedded model.
+fn open(path: &Path) -> anyhow::Result<Bundle> {
+    if path.as_os_str() == "default" && !path.exists() {
+        return metis_default_model::bundle().context("the embedded model");
+    }
+    Bundle::open(path).with_context(|| format!("bundle {}", path.display()))
+}
+
+fn load(path: &Path, global: &Global) -> anyhow::Result<Engine<Scalar>> {
+    let bundle = open(path)?;
+    let backend = Arc::new(Scalar::with_threads(global.threads.into())?);
+    Engine::load(&bundle, backend).with_context(|| format!("bundle {}", path.display()))
+}

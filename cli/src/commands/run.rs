@@ -1,0 +1,285 @@
+//! `metisvm run`: execute contract code with an input.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use alloy_dyn_abi::{DynSolType, DynSolValue, ErrorExt, FunctionExt, JsonAbiExt};
+use alloy_json_abi::{Error, Function};
+use alloy_primitives::{Address, Bytes, U256, address, hex};
+use anyhow::{Context, anyhow, bail, ensure};
+use clap::Args;
+use metis_vm::{Account, Outcome, Recorder, State, Status, Transaction};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::cli::Global;
+use crate::node::Node;
+use crate::report::Report;
+
+/// Where the code is put unless `--to` says otherwise.
+const CALLEE: Address = address!("0xCcCCccCcCcCcCCCCCCCCcCCCCcCcCcCcccccccCc");
+/// Who calls unless `--from` says otherwise.
+const CALLER: Address = address!("0x1111111111111111111111111111111111111111");
+
+/// What a call may revert with besides a contract's own errors: Solidity's two and the inference precompile's.
+const ERRORS: [&str; 10] = [
+    "Error(string)",
+    "Panic(uint256)",
+    "UnknownModel(bytes32)",
+    "ModelNotActive(bytes32)",
+    "PromptTooLong(uint32,uint32)",
+    "TooManyNewTokens(uint32,uint32)",
+    "BadSampling()",
+    "TokenOutOfRange(uint32,uint32)",
+    "NotSupported(bytes4)",
+    "BadCalldata()",
+];
+
+/// Executes contract code with an input, and prints what a receipt would say.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Runtime code: hex, a file with hex, or a compiler artefact (`deployedBytecode`). Without it, `--to` names the callee.
+    #[arg(long, value_name = "FILE|HEX", required_unless_present = "to")]
+    code: Option<String>,
+    /// Calldata in hex.
+    #[arg(long, value_name = "HEX", conflicts_with = "sol_call")]
+    input: Option<String>,
+    /// A Solidity function and its arguments, for example: --sol-call 'ask(string)(string)' 'hello'
+    #[arg(long, value_names = ["SIGNATURE", "ARGUMENT"], num_args = 1.., allow_hyphen_values = true)]
+    sol_call: Option<Vec<String>>,
+    /// State to start from: accounts as JSON (docs/evm.md).
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// The callee.
+    #[arg(long, value_name = "ADDRESS")]
+    to: Option<Address>,
+    /// The caller.
+    #[arg(long, value_name = "ADDRESS", default_value_t = CALLER)]
+    from: Address,
+    /// Wei that the caller sends along.
+    #[arg(long, value_name = "WEI", default_value_t = U256::ZERO)]
+    value: U256,
+    /// Gas limit; by default as much as the chain allows.
+    #[arg(long, value_name = "N")]
+    gas: Option<u64>,
+    /// Like `eth_call`: keep nothing of what it does.
+    #[arg(long, conflicts_with = "record")]
+    simulate: bool,
+    /// Write everything that a re-execution needs to this file.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+}
+
+impl Run {
+    /// Runs the command.
+    pub fn run(self, global: &Global, report: Report) -> anyhow::Result<ExitCode> {
+        let function = self.sol_call.as_ref().map(|call| parse_function(&call[0])).transpose()?;
+        let input = self.input(function.as_ref())?;
+        let mut state = match &self.state {
+            Some(path) => read_state(path)?,
+            None => State::default(),
+        };
+        let callee = self.to.unwrap_or(CALLEE);
+        if let Some(code) = &self.code {
+            let account = state.accounts.entry(callee).or_insert_with(Account::default);
+            ensure!(
+                account.code.is_empty(),
+                "the state already has code at {callee}: leave out --code, or put it elsewhere with --to"
+            );
+            account.code = read_code(code)?;
+        }
+
+        let node = Node::new(global)?;
+        let mut recorder = Recorder::new(node.vm(state), node.chain()?);
+        let mut tx = Transaction::call(self.from, callee, input).with_value(self.value);
+        tx.gas = self.gas;
+        let outcome = if self.simulate { recorder.simulate(&tx) } else { recorder.transact(&tx) }?;
+        let (record, vm) = recorder.finish();
+        if let Some(path) = &self.record {
+            std::fs::write(path, record.to_json()?).with_context(|| format!("record {}", path.display()))?;
+        }
+
+        let decoded = function.as_ref().and_then(|function| decode_output(function, &outcome));
+        let revert = describe_revert(&outcome);
+        let value = json!({
+            "outcome": outcome, "decoded": decoded, "revert": revert, "state_digest": vm.state().digest(),
+            "record": self.record,
+        });
+        report.finish(&value, || text(&outcome, decoded.as_deref(), revert.as_deref(), self.record.as_deref()))?;
+        Ok(if outcome.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn input(&self, function: Option<&Function>) -> anyhow::Result<Bytes> {
+        match (function, &self.sol_call, &self.input) {
+            (Some(function), Some(call), _) => encode_call(function, &call[1..]),
+            (_, _, Some(input)) => Ok(hex::decode(input).context("--input is not hex")?.into()),
+            _ => Ok(Bytes::new()),
+        }
+    }
+}
+
+fn parse_function(signature: &str) -> anyhow::Result<Function> {
+    Function::parse(signature).map_err(|error| {
+        anyhow!("--sol-call {signature:?} is not a signature such as 'ask(string)' or 'ask(string)(string)': {error}")
+    })
+}
+
+fn encode_call(function: &Function, arguments: &[String]) -> anyhow::Result<Bytes> {
+    ensure!(
+        function.inputs.len() == arguments.len(),
+        "{} takes {} arguments, {} were given",
+        function.signature(),
+        function.inputs.len(),
+        arguments.len()
+    );
+    let values = function
+        .inputs
+        .iter()
+        .zip(arguments)
+        .map(|(parameter, argument)| {
+            let kind = DynSolType::parse(&parameter.selector_type())?;
+            // Text stands for itself; everything else is read as Solidity would write it.
+            if kind == DynSolType::String {
+                return Ok(DynSolValue::String(argument.clone()));
+            }
+            kind.coerce_str(argument).with_context(|| format!("argument {argument:?} is not a {}", parameter.ty))
+        })
+        .collect::<anyhow::Result<Vec<DynSolValue>>>()?;
+    Ok(function.abi_encode_input(&values)?.into())
+}
+
+fn decode_output(function: &Function, outcome: &Outcome) -> Option<Vec<String>> {
+    if !outcome.is_success() || function.outputs.is_empty() {
+        return None;
+    }
+    let values = function.abi_decode_output(&outcome.output).ok()?;
+    Some(values.iter().map(show).collect())
+}
+
+/// What a reverted call says, when it is an error that this program knows.
+pub fn describe_revert(outcome: &Outcome) -> Option<String> {
+    if outcome.status != Status::Revert {
+        return None;
+    }
+    ERRORS.iter().find_map(|signature| {
+        let error = Error::parse(signature).ok()?;
+        let decoded = error.decode_error(&outcome.output).ok()?;
+        let arguments: Vec<String> = decoded.body.iter().map(show).collect();
+        Some(format!("{}({})", error.name, arguments.join(", ")))
+    })
+}
+
+fn show(value: &DynSolValue) -> String {
+    let list = |values: &[DynSolValue], open: char, close: char| {
+        let values: Vec<String> = values.iter().map(show).collect();
+        format!("{open}{}{close}", values.join(", "))
+    };
+    match value {
+        DynSolValue::Bool(value) => value.to_string(),
+        DynSolValue::Int(value, _) => value.to_string(),
+        DynSolValue::Uint(value, _) => value.to_string(),
+        DynSolValue::FixedBytes(word, size) => hex::encode_prefixed(&word[..*size]),
+        DynSolValue::Address(address) => address.to_string(),
+        DynSolValue::Function(function) => function.to_string(),
+        DynSolValue::Bytes(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) if !text.is_empty() && !text.chars().any(char::is_control) => format!("{text:?}"),
+            _ => hex::encode_prefixed(bytes),
+        },
+        DynSolValue::String(text) => format!("{text:?}"),
+        DynSolValue::Array(values) | DynSolValue::FixedArray(values) => list(values, '[', ']'),
+        DynSolValue::Tuple(values) => list(values, '(', ')'),
+    }
+}
+
+fn read_state(path: &Path) -> anyhow::Result<State> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("state {}", path.display()))?;
+    State::from_json(&text).with_context(|| format!("state {}", path.display()))
+}
+
+fn read_code(code: &str) -> anyhow::Result<Bytes> {
+    /// The part of a compiler artefact that is needed.
+    #[derive(Deserialize)]
+    struct Artefact {
+        #[serde(rename = "deployedBytecode")]
+        code: Bytes,
+    }
+    let path = Path::new(code);
+    let is_hex = |text: &str| {
+        let digits = text.strip_prefix("0x").unwrap_or(text);
+        !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    if !path.exists() {
+        if is_hex(code) {
+            return Ok(hex::decode(code).context("--code has an odd number of hex digits")?.into());
+        }
+        bail!("--code {code:?} is neither hex nor a file that exists");
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("code {code}"))?;
+    if text.trim_start().starts_with('{') {
+        let artefact: Artefact =
+            serde_json::from_str(&text).with_context(|| format!("{code} is not a compiler artefact"))?;
+        return Ok(artefact.code);
+    }
+    Ok(hex::decode(text.trim()).with_context(|| format!("{code} is not hex"))?.into())
+}
+
+fn text(outcome: &Outcome, decoded: Option<&[String]>, revert: Option<&str>, record: Option<&Path>) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<8} {value}");
+    };
+    line("status", outcome.status.to_string());
+    if let Some(revert) = revert {
+        line("reason", revert.to_owned());
+    }
+    line("gas", outcome.gas_used.to_string());
+    line("output", outcome.output.to_string());
+    for value in decoded.unwrap_or_default() {
+        line("returns", value.clone());
+    }
+    for log in &outcome.logs {
+        line("log", log.to_string());
+    }
+    if let Some(record) = record {
+        line("record", format!("{} (re-execute it with: metisvm verify {})", record.display(), record.display()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_encoded_as_solidity_would() {
+        let function = parse_function("f(string,uint256[])(bool)").unwrap();
+        let input = encode_call(&function, &["a, b".into(), "[1,2]".into()]).unwrap();
+        assert_eq!(&input[..4], function.selector().as_slice());
+        assert!(encode_call(&function, &["a".into()]).unwrap_err().to_string().contains("takes 2 arguments"));
+        assert!(encode_call(&function, &["a".into(), "x".into()]).is_err());
+        assert!(parse_function("f(").is_err());
+    }
+
+    #[test]
+    fn known_reverts_are_named() {
+        let error = Error::parse("PromptTooLong(uint32,uint32)").unwrap();
+        let values = [DynSolValue::Uint(U256::from(900), 32), DynSolValue::Uint(U256::from(256), 32)];
+        let output = [error.selector().as_slice(), &DynSolValue::Tuple(values.to_vec()).abi_encode_params()].concat();
+        let outcome = Outcome {
+            status: Status::Revert,
+            gas_used: 0,
+            gas_refunded: 0,
+            output: output.into(),
+            logs: Vec::new(),
+            created_address: None,
+        };
+        assert_eq!(describe_revert(&outcome).as_deref(), Some("PromptTooLong(900, 256)"));
+    }
+
+    #[test]
+    fn code_that_is_neither_hex_nor_a_file_is_named() {
+        assert!(read_code("nowhere.hex").unwrap_err().to_string().contains("neither hex nor a file"));
+        assert_eq!(read_code("0x6001").unwrap(), Bytes::from_static(&[0x60, 1]));
+    }
+}

@@ -1,0 +1,48 @@
+//! `metisvm verify`: re-execute a record.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use metis_vm::{Record, VerifyError};
+use serde_json::json;
+
+use crate::cli::Global;
+use crate::node::Node;
+use crate::report::Report;
+
+/// Re-executes a record and compares status, gas, output, logs and state; exit code 1 and the first difference otherwise.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// A record that `run --record` wrote.
+    record: PathBuf,
+}
+
+impl Verify {
+    /// Runs the command.
+    pub fn run(self, global: &Global, report: Report) -> anyhow::Result<ExitCode> {
+        let place = || format!("record {}", self.record.display());
+        let text = std::fs::read_to_string(&self.record).with_context(place)?;
+        let record = Record::from_json(&text).with_context(place)?;
+        let node = Node::from_record(&record.chain, global)?;
+        let transactions = record.transactions.len();
+        match record.verify(node.precompiles()) {
+            Ok(()) => {
+                let value = json!({
+                    "identical": true, "transactions": transactions, "state_digest": record.post_state_digest,
+                });
+                report.finish(&value, || {
+                    format!("identical: {transactions} transactions, state {}\n", record.post_state_digest)
+                })?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(VerifyError::Differs(difference)) => {
+                let value = json!({ "identical": false, "difference": difference.to_string() });
+                report.finish(&value, || format!("NOT identical: {difference}\n"))?;
+                Ok(ExitCode::FAILURE)
+            }
+            Err(error) => Err(error).with_context(place),
+        }
+    }
+}

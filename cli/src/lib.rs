@@ -1,0 +1,18 @@
+//! The `metisvm` command as a library, so that end-to-end tests drive the same code.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`commands`] | one file for each command |
+//! | [`node`] | a chain: configuration, loaded models, machines on it |
+//! | [`artifacts`] | the compiled contracts that are built in |
+//! | [`wallet`] | IntentWallet on a fresh chain, as the demo and the tests use it |
+//! | [`report`] | output for people or for programs |
+#![forbid(unsafe_code)]
+
+pub mod artifacts;
+pub mod cli;
+pub mod commands;
+pub mod node;
+pub mod report;
+pub mod wallet;

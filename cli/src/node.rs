@@ -1,0 +1,110 @@
+//! A chain on this machine: its configuration, its models, and machines that execute on it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use alloy_primitives::B256;
+use anyhow::{Context, bail};
+use metis_kernels::Scalar;
+use metis_models::Bundle;
+use metis_models::engine::{Engine, InferenceModel};
+use metis_precompiles::{ChainConfig, Inference, MetisPrecompiles, ModelEntry, ModelSet};
+use metis_vm::{EvmBuilder, EvmConfig, State, Vm, fork};
+
+use crate::cli::Global;
+
+/// A chain's configuration with its models behind the inference precompile.
+#[derive(Clone, Debug)]
+pub struct Node {
+    config: ChainConfig,
+    evm: EvmConfig,
+    inference: Arc<Inference>,
+}
+
+impl Node {
+    /// The chain that the options name.
+    pub fn new(global: &Global) -> anyhow::Result<Self> {
+        let embedded = embedded_bundle()?.id();
+        let config = match &global.chain {
+            Some(path) => ChainConfig::load(path, embedded)?,
+            None => ChainConfig::embedded(embedded),
+        };
+        Self::with_config(config, global.threads.into())
+    }
+
+    /// The chain of a record: its configuration as it was written down. A model's bundle is looked for where the record says,
+    /// or where `chain.toml` has it.
+    pub fn from_record(chain: &serde_json::Value, global: &Global) -> anyhow::Result<Self> {
+        let embedded = embedded_bundle()?.id();
+        let text = toml::to_string(chain).context("the record's chain configuration")?;
+        let mut config = ChainConfig::parse(&text, Path::new("the record's chain"), embedded)?;
+        if let Some(path) = &global.chain {
+            let local = ChainConfig::load(path, embedded)?;
+            for model in &mut config.models {
+                if let Some(found) = local.models.iter().find(|local| local.id == model.id) {
+                    model.path.clone_from(&found.path);
+                }
+            }
+        }
+        Self::with_config(config, global.threads.into())
+    }
+
+    /// A chain with this configuration. Every active model is loaded now: a node that lacks one does not start.
+    pub fn with_config(config: ChainConfig, threads: usize) -> anyhow::Result<Self> {
+        let fork = fork::parse(&config.fork)?;
+        let backend = Arc::new(Scalar::with_threads(threads)?);
+        let models = ModelSet::new(&config).with_loader(move |entry| {
+            load(entry, Arc::clone(&backend)).map_err(|error| format!("{error:#}"))
+        });
+        models.load_all()?;
+        let evm = EvmConfig {
+            fork,
+            chain_id: config.chain_id,
+            tx_gas_limit_cap: config.tx_gas_cap,
+            ..EvmConfig::default()
+        };
+        let inference = Arc::new(Inference::new(&config, models));
+        Ok(Self { config, evm, inference })
+    }
+
+    /// The configuration, as records keep it.
+    pub fn chain(&self) -> anyhow::Result<serde_json::Value> {
+        Ok(serde_json::to_value(&self.config)?)
+    }
+
+    /// The inference precompile.
+    pub fn inference(&self) -> &Inference {
+        &self.inference
+    }
+
+    /// The chain's default model.
+    pub fn default_model(&self) -> anyhow::Result<Arc<dyn InferenceModel>> {
+        match self.inference.models().get(B256::ZERO) {
+            Ok(active) => Ok(Arc::clone(&active.model)),
+            Err(_) => bail!("the default model {} is not active", self.config.default_model),
+        }
+    }
+
+    /// The precompiled contracts of this chain.
+    pub fn precompiles(&self) -> MetisPrecompiles {
+        MetisPrecompiles::new(self.evm.fork, Arc::clone(&self.inference))
+    }
+
+    /// A machine on a state.
+    pub fn vm(&self, state: State) -> Vm<MetisPrecompiles> {
+        EvmBuilder::new().config(self.evm.clone()).state(state).build(self.precompiles())
+    }
+}
+
+/// The model in this binary.
+pub fn embedded_bundle() -> anyhow::Result<Bundle> {
+    metis_default_model::bundle().context("the embedded model")
+}
+
+fn load(entry: &ModelEntry, backend: Arc<Scalar>) -> anyhow::Result<Arc<dyn InferenceModel>> {
+    let bundle = match &entry.path {
+        Some(path) => Bundle::open(path).with_context(|| format!("bundle {}", path.display()))?,
+        None => embedded_bundle()?,
+    };
+    Ok(Arc::new(Engine::load(&bundle, backend)?))
+}

@@ -1,0 +1,60 @@
+//! Output for people or for programs.
+
+use std::io::{IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+/// Where a command's result goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    json: bool,
+}
+
+impl Report {
+    /// One JSON document, or text.
+    pub const fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether the output is for programs.
+    pub const fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Prints the result: `value` as JSON, or `text`.
+    pub fn finish(self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            serde_json::to_writer_pretty(&mut out, value)?;
+            writeln!(out)?;
+        } else {
+            write!(out, "{}", text())?;
+        }
+        out.flush()?;
+        Ok(())
+    }
+
+    /// Prints a line at once, when the output is for people.
+    pub fn line(self, text: &str) -> anyhow::Result<()> {
+        if !self.json {
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{text}")?;
+            out.flush()?;
+        }
+        Ok(())
+    }
+
+    /// A progress bar on standard error when that is a terminal; hidden otherwise.
+    pub fn progress(self, unit: &str) -> ProgressBar {
+        if !std::io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new(0);
+        let template = format!("{{bar:40}} {{percent:>3}} % {{human_pos}}/{{human_len}} {unit} {{eta}}");
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style);
+        }
+        bar
+    }
+}
