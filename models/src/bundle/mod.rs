@@ -1,0 +1,179 @@
+//! A bundle: one model as `manifest.json`, `weights.safetensors` and `tokenizer.json`. `docs/bundle.md` is normative.
+//!
+//! Opening a bundle checks every byte of it against its manifest, so whoever holds a [`Bundle`] holds the model that its
+//! [id](Bundle::id) names.
+
+mod error;
+mod manifest;
+mod mapping;
+pub mod merkle;
+mod tensors;
+mod write;
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use alloy_primitives::{B256, keccak256};
+
+pub use error::{BundleError, DamagedLeaf};
+pub(crate) use manifest::valid_name;
+pub use manifest::{
+    ARCHITECTURE, FORMAT_VERSION, FileEntry, Formats, MAX_EOS, MAX_LAYERS, MAX_MANIFEST_BYTES,
+    MAX_NAME_BYTES, MAX_TOKENIZER_BYTES, Manifest, Work,
+};
+pub(crate) use mapping::FileBytes;
+pub(crate) use tensors::{Content, layout, matrix_shape};
+pub use tensors::{LAYER_MATRICES, LAYER_NORMS, Matrix};
+pub use write::BundleParts;
+pub(crate) use write::refuse_existing;
+
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use tensors::TensorIndex;
+
+/// The manifest's file name.
+pub const MANIFEST_FILE: &str = "manifest.json";
+/// The weights' file name.
+pub const WEIGHTS_FILE: &str = "weights.safetensors";
+/// The tokenizer's file name.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// Appended to a file's name: the list of its leaf hashes. Optional and no part of the identity; it tells which leaf is damaged.
+pub const LEAVES_SUFFIX: &str = ".leaves";
+
+/// A verified model.
+#[derive(Debug)]
+pub struct Bundle {
+    id: B256,
+    manifest: Manifest,
+    weights: FileBytes,
+    tokenizer: FileBytes,
+    tensors: TensorIndex,
+}
+
+impl Bundle {
+    /// Opens a bundle's directory, maps its files into memory and verifies them against the manifest.
+    ///
+    /// The files must not change while the bundle is open.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, BundleError> {
+        let directory = directory.as_ref();
+        let map = |name: &str| {
+            let path = directory.join(name);
+            FileBytes::map(&path).map_err(BundleError::io(path))
+        };
+        let manifest = map(MANIFEST_FILE)?;
+        let leaves = |file: &str| std::fs::read(directory.join(format!("{file}{LEAVES_SUFFIX}"))).ok();
+        Self::verify(manifest.as_ref(), map(WEIGHTS_FILE)?, map(TOKENIZER_FILE)?, leaves)
+    }
+
+    /// A bundle from its files' contents, for a model that is built into a binary; verified like any other.
+    pub fn from_parts(
+        manifest: &[u8],
+        weights: impl Into<Cow<'static, [u8]>>,
+        tokenizer: impl Into<Cow<'static, [u8]>>,
+    ) -> Result<Self, BundleError> {
+        let (weights, tokenizer) = (FileBytes::Memory(weights.into()), FileBytes::Memory(tokenizer.into()));
+        Self::verify(manifest, weights, tokenizer, |_| None)
+    }
+
+    /// What the model is.
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The model's identity: `keccak256` of the manifest's bytes.
+    pub const fn id(&self) -> B256 {
+        self.id
+    }
+
+    /// A matrix: `embedding`, `head`, or `layers.N.` with one of [`LAYER_MATRICES`].
+    ///
+    /// With tied embeddings, `head` is the embedding.
+    pub fn linear(&self, name: &str) -> Result<Matrix<'_>, BundleError> {
+        let name = if name == "head" && self.manifest.tied_embeddings { "embedding" } else { name };
+        let bytes = self.tensor(&format!("{name}.weight"))?;
+        let scales = tensors::scales(self.tensor(&format!("{name}.scale"))?)
+            .map_err(|_| BundleError::MissingTensor(name.to_owned()))?;
+        let outputs = scales.len();
+        Ok(Matrix { outputs, inputs: bytes.len() / outputs.max(1), bytes, scales })
+    }
+
+    /// The gains of a norm, Q20: `final_norm`, or `layers.N.` with one of [`LAYER_NORMS`].
+    pub fn gains(&self, name: &str) -> Result<Vec<i32>, BundleError> {
+        Ok(tensors::int32s(self.tensor(&format!("{name}.gain"))?).collect())
+    }
+
+    /// Rotary frequencies in turns per token, Q64, one for each pair of channels.
+    pub fn rope_frequencies(&self) -> Result<Vec<u64>, BundleError> {
+        Ok(tensors::uint64s(self.tensor("rope.frequencies")?).collect())
+    }
+
+    /// The tokenizer; refused when it does not fit the manifest.
+    pub fn tokenizer(&self) -> Result<Tokenizer, BundleError> {
+        let tokenizer = Tokenizer::from_json(self.tokenizer.as_ref(), self.manifest.vocabulary)?;
+        let bos: Vec<u32> = tokenizer.prompt_prefix().iter().map(|token| token.0).collect();
+        if bos != self.manifest.bos {
+            return Err(TokenizerError::Bos { manifest: self.manifest.bos.clone(), tokenizer: bos }.into());
+        }
+        Ok(tokenizer)
+    }
+
+    /// The bytes of a file of the bundle other than the manifest, for Merkle proofs.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        match name {
+            WEIGHTS_FILE => Some(self.weights.as_ref()),
+            TOKENIZER_FILE => Some(self.tokenizer.as_ref()),
+            _ => None,
+        }
+    }
+
+    fn tensor(&self, name: &str) -> Result<&[u8], BundleError> {
+        self.tensors.bytes(self.weights.as_ref(), name)
+    }
+
+    fn verify(
+        manifest_bytes: &[u8],
+        weights: FileBytes,
+        tokenizer: FileBytes,
+        leaves: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<Self, BundleError> {
+        let manifest = Manifest::decode(manifest_bytes)?;
+        for (name, file) in [(TOKENIZER_FILE, &tokenizer), (WEIGHTS_FILE, &weights)] {
+            verify_file(name, file.as_ref(), manifest.file(name)?, &leaves)?;
+        }
+        let tensors = TensorIndex::read(weights.as_ref(), &manifest)?;
+        Ok(Self { id: keccak256(manifest_bytes), manifest, weights, tokenizer, tensors })
+    }
+}
+
+fn verify_file(
+    file: &'static str,
+    bytes: &[u8],
+    entry: &FileEntry,
+    leaves: impl Fn(&str) -> Option<Vec<u8>>,
+) -> Result<(), BundleError> {
+    if bytes.len() as u64 != entry.length {
+        return Err(BundleError::Length { file, expected: entry.length, actual: bytes.len() as u64 });
+    }
+    let found = merkle::leaves(bytes);
+    let actual = merkle::root_of_leaves(found.clone());
+    if actual == entry.root {
+        return Ok(());
+    }
+    let leaf = leaves(file).and_then(|list| damaged_leaf(&found, &list, entry)).map(Box::new);
+    Err(BundleError::DamagedFile { file, expected: entry.root, actual, leaf })
+}
+
+/// The first leaf that differs from the list, when the list itself belongs to the manifest's root.
+fn damaged_leaf(found: &[B256], list: &[u8], entry: &FileEntry) -> Option<DamagedLeaf> {
+    let (hashes, rest) = list.as_chunks::<32>();
+    let hashes: Vec<B256> = hashes.iter().map(B256::from).collect();
+    if !rest.is_empty() || hashes.len() != found.len() || merkle::root_of_leaves(hashes.clone()) != entry.root
+    {
+        return None;
+    }
+    let index = found.iter().zip(&hashes).position(|(a, b)| a != b)?;
+    let start = (index * merkle::LEAF_BYTES) as u64;
+    Some(DamagedLeaf { index, bytes: start..(start + merkle::LEAF_BYTES as u64).min(entry.length) })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! Generation of several requests at a time: prefill chunks and decode rows share each step.
+
+use metis_kernels::{Backend, Row, SampleRequest, TokenId};
+
+use super::session::CHUNK;
+use super::{Engine, Finish, Generation, InferenceError, Request};
+use crate::graph::Workspace;
+
+/// A request on its way.
+struct Lane<'a> {
+    request: &'a Request,
+    /// Tokens of the prompt that have been fed.
+    fed: usize,
+    tokens: Vec<TokenId>,
+    finish: Option<Finish>,
+}
+
+impl Lane<'_> {
+    /// Position of the next token to be chosen.
+    fn next_position(&self) -> usize {
+        self.request.prompt.len() + self.tokens.len()
+    }
+
+    /// The tokens that this lane wants to feed next, and the position of the first.
+    fn pending(&self) -> (&[TokenId], usize) {
+        let prompt = &self.request.prompt;
+        match self.tokens.split_last() {
+            _ if self.fed < prompt.len() => (&prompt[self.fed..], self.fed),
+            Some((last, _)) => (std::slice::from_ref(last), self.next_position() - 1),
+            None => (&[], 0),
+        }
+    }
+
+    fn take(&mut self, token: TokenId, eos: &[TokenId]) {
+        if eos.contains(&token) {
+            self.finish = Some(Finish::Eos);
+        } else if self.request.stop.contains(&token) {
+            self.finish = Some(Finish::Stop);
+        } else {
+            self.tokens.push(token);
+            if self.tokens.len() >= self.request.max_new {
+                self.finish = Some(Finish::Length);
+            }
+        }
+    }
+}
+
+pub(super) fn generate_batch<B: Backend>(
+    engine: &Engine<B>,
+    requests: &[Request],
+) -> Result<Vec<Generation>, InferenceError> {
+    for request in requests {
+        check(engine, request)?;
+    }
+    let (backend, manifest) = (&*engine.backend, &engine.manifest);
+    let mut lanes: Vec<Lane<'_>> = requests
+        .iter()
+        .map(|request| Lane {
+            request,
+            fed: 0,
+            tokens: Vec::with_capacity(request.max_new.min(manifest.context)),
+            finish: (request.max_new == 0).then_some(Finish::Length),
+        })
+        .collect();
+    let mut caches = requests
+        .iter()
+        .map(|r| engine.graph.kv_cache(backend, manifest, positions(r)))
+        .collect::<Result<Vec<B::KvCache>, _>>()?;
+    let mut caches: Vec<&mut B::KvCache> = caches.iter_mut().collect();
+    let budget = CHUNK.max(requests.len());
+    let mut workspace = Workspace::new(backend, manifest, budget, requests.len())?;
+    let eos: Vec<TokenId> = manifest.eos.iter().copied().map(TokenId).collect();
+
+    let (mut tokens, mut rows) = (Vec::new(), Vec::new());
+    let (mut wanted, mut askers, mut samples, mut chosen) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    while lanes.iter().any(|lane| lane.finish.is_none()) {
+        tokens.clear();
+        rows.clear();
+        wanted.clear();
+        askers.clear();
+        samples.clear();
+        for (sequence, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| lane.finish.is_none()) {
+            let (pending, position) = lane.pending();
+            let count = pending.len().min(budget - tokens.len());
+            tokens.extend_from_slice(&pending[..count]);
+            rows.extend((0..count).map(|i| Row { sequence, position: position + i }));
+            lane.fed = lane.request.prompt.len().min(lane.fed + count);
+            if position + count == lane.next_position() {
+                samples.push(SampleRequest {
+                    row: wanted.len(),
+                    sampling: lane.request.sampling,
+                    position: lane.next_position() as u64,
+                });
+                wanted.push(rows.len() - 1);
+                askers.push(sequence);
+            }
+        }
+        engine.graph.forward(backend, &mut workspace, &tokens, &rows, &mut caches, &wanted)?;
+        if samples.is_empty() {
+            continue;
+        }
+        backend.sample(workspace.logits(), &samples, &mut chosen)?;
+        for (&lane, &token) in askers.iter().zip(&chosen) {
+            lanes[lane].take(token, &eos);
+        }
+    }
+    Ok(lanes
+        .into_iter()
+        .map(|lane| Generation { tokens: lane.tokens, finish: lane.finish.unwrap_or(Finish::Length) })
+        .collect())
+}
+
+/// Positions that a request may feed: the last new token is chosen, not fed.
+fn positions(request: &Request) -> usize {
+    (request.prompt.len() + request.max_new).saturating_sub(1).max(1)
+}
+
+fn check<B: Backend>(engine: &Engine<B>, request: &Request) -> Result<(), InferenceError> {
+    request.sampling.check()?;
+    if request.prompt.is_empty() {
+        return Err(InferenceError::EmptyPrompt);
+    }
+    engine.check_tokens(&request.prompt)?;
+    engine.check_length(positions(request))
+}

@@ -1,0 +1,231 @@
+//! Running a model: prompts in, tokens, logits and scores out.
+//!
+//! [`Engine`] puts a bundle's graph on a [`Backend`]; [`InferenceModel`] is the same without the type parameter, for those who only ask
+//! questions. Every answer is a function of (bundle, request): neither batch nor chunk nor thread count can change it.
+
+mod generate;
+mod session;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use alloy_primitives::B256;
+use metis_kernels::softmax::log_probability_q16;
+use metis_kernels::{Backend, BackendError, Sampling, SamplingError, TokenId};
+use thiserror::Error;
+
+use crate::bundle::Manifest;
+use crate::bundle::{Bundle, BundleError};
+use crate::graph::Llama;
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+pub use session::Session;
+
+/// A model that could not be put on a backend.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The bundle is damaged or inconsistent.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The backend refused the weights.
+    #[error("loading weights: {0}")]
+    Backend(#[from] BackendError),
+}
+
+/// A request that has no answer, or a device that failed.
+#[derive(Debug, Error)]
+pub enum InferenceError {
+    /// Nothing to continue.
+    #[error("the prompt has no tokens")]
+    EmptyPrompt,
+    /// More positions than the model has.
+    #[error("{tokens} tokens do not fit the context of {context}")]
+    ContextExceeded {
+        /// Positions that the request feeds.
+        tokens: usize,
+        /// What the model can take.
+        context: usize,
+    },
+    /// A token that is not in the vocabulary.
+    #[error("token {token} is outside the vocabulary of {vocabulary}")]
+    TokenOutOfRange {
+        /// The offending token.
+        token: TokenId,
+        /// The vocabulary's size.
+        vocabulary: usize,
+    },
+    /// A label without tokens has no score.
+    #[error("label {0} has no tokens")]
+    EmptyLabel(usize),
+    /// Sampling parameters out of range.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// The device failed: fatal for a validator, never another answer.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// One prompt to continue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Token ids, special tokens included.
+    pub prompt: Vec<TokenId>,
+    /// At most this many new tokens.
+    pub max_new: usize,
+    /// How to choose them.
+    pub sampling: Sampling,
+    /// Tokens that end the answer, besides the model's end-of-sequence tokens.
+    pub stop: Vec<TokenId>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended the sequence.
+    Eos,
+    /// `max_new` tokens were chosen.
+    Length,
+    /// A stop token of the request was chosen.
+    Stop,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// The new tokens, without the one that ended the answer.
+    pub tokens: Vec<TokenId>,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+impl Generation {
+    /// How many tokens were chosen: the one that ended the answer counts.
+    pub fn sampled(&self) -> usize {
+        self.tokens.len() + usize::from(self.finish != Finish::Length)
+    }
+}
+
+/// A loaded model, whatever device it is on.
+pub trait InferenceModel: Send + Sync + Debug {
+    /// `keccak256` of the canonical manifest.
+    fn id(&self) -> B256;
+    /// Shapes, formats and work counts.
+    fn manifest(&self) -> &Manifest;
+    /// The bundle's tokenizer.
+    fn tokenizer(&self) -> &Tokenizer;
+    /// Continues each prompt; the answers do not depend on which requests share the call.
+    fn generate_batch(&self, requests: &[Request]) -> Result<Vec<Generation>, InferenceError>;
+    /// Q16 logits after each of `tokens` (`[tokens, vocabulary]`).
+    fn all_logits(&self, tokens: &[TokenId]) -> Result<Vec<Vec<i32>>, InferenceError>;
+    /// Q16 logits after the last of `tokens`.
+    fn last_logits(&self, tokens: &[TokenId]) -> Result<Vec<i32>, InferenceError>;
+    /// For each label, the sum over its tokens of the natural-logarithm probability given the prompt and the label so far, Q16.
+    fn score(&self, prompt: &[TokenId], labels: &[Vec<TokenId>]) -> Result<Vec<i64>, InferenceError>;
+
+    /// Continues one prompt.
+    fn generate(&self, request: &Request) -> Result<Generation, InferenceError> {
+        let mut answers = self.generate_batch(std::slice::from_ref(request))?;
+        answers.pop().ok_or(InferenceError::EmptyPrompt)
+    }
+}
+
+/// A bundle's graph on a backend.
+#[derive(Debug)]
+pub struct Engine<B: Backend> {
+    backend: Arc<B>,
+    id: B256,
+    manifest: Manifest,
+    tokenizer: Tokenizer,
+    graph: Llama<B>,
+}
+
+impl<B: Backend> Engine<B> {
+    /// Loads a verified bundle.
+    pub fn load(bundle: &Bundle, backend: Arc<B>) -> Result<Self, LoadError> {
+        Ok(Self {
+            id: bundle.id(),
+            manifest: bundle.manifest().clone(),
+            tokenizer: bundle.tokenizer()?,
+            graph: Llama::load(bundle, &*backend)?,
+            backend,
+        })
+    }
+
+    /// The backend that it runs on.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    fn check_tokens(&self, tokens: &[TokenId]) -> Result<(), InferenceError> {
+        let vocabulary = self.manifest.vocabulary;
+        match tokens.iter().find(|token| token.index() >= vocabulary) {
+            Some(&token) => Err(InferenceError::TokenOutOfRange { token, vocabulary }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_length(&self, tokens: usize) -> Result<(), InferenceError> {
+        let context = self.manifest.context;
+        if tokens > context { Err(InferenceError::ContextExceeded { tokens, context }) } else { Ok(()) }
+    }
+
+    /// A sequence that has `capacity` positions.
+    pub fn session(&self, capacity: usize) -> Result<Session<'_, B>, InferenceError> {
+        self.check_length(capacity)?;
+        Session::new(self, capacity)
+    }
+}
+
+impl<B: Backend> InferenceModel for Engine<B> {
+    fn id(&self) -> B256 {
+        self.id
+    }
+
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    fn generate_batch(&self, requests: &[Request]) -> Result<Vec<Generation>, InferenceError> {
+        generate::generate_batch(self, requests)
+    }
+
+    fn all_logits(&self, tokens: &[TokenId]) -> Result<Vec<Vec<i32>>, InferenceError> {
+        self.session(tokens.len())?.feed_all(tokens)
+    }
+
+    fn last_logits(&self, tokens: &[TokenId]) -> Result<Vec<i32>, InferenceError> {
+        self.session(tokens.len())?.feed(tokens)
+    }
+
+    fn score(&self, prompt: &[TokenId], labels: &[Vec<TokenId>]) -> Result<Vec<i64>, InferenceError> {
+        if let Some(label) = labels.iter().position(Vec::is_empty) {
+            return Err(InferenceError::EmptyLabel(label));
+        }
+        let longest = labels.iter().map(Vec::len).max().unwrap_or(0);
+        // The last token of a label is scored, not fed.
+        let mut session = self.session(prompt.len() + longest.saturating_sub(1))?;
+        let after_prompt = session.feed(prompt)?;
+        labels
+            .iter()
+            .map(|label| {
+                self.check_tokens(label)?;
+                let (last, fed) = label.split_last().ok_or(InferenceError::EmptyPrompt)?;
+                session.rewind(prompt.len());
+                let after = if fed.is_empty() { Vec::new() } else { session.feed_all(fed)? };
+                let logits = std::iter::once(&after_prompt).chain(&after);
+                let targets = fed.iter().chain(std::iter::once(last));
+                let log_probability = |(logits, target): (&Vec<i32>, &TokenId)| {
+                    log_probability_q16(logits, target.index()).unwrap_or(i64::MIN)
+                };
+                Ok(logits.zip(targets).map(log_probability).sum())
+            })
+            .collect()
+    }
+}

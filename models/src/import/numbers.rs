@@ -1,0 +1,61 @@
+//! Two numbers of a configuration, exactly: they arrive as IEEE doubles and leave as integers.
+
+use metis_kernels::formats::EPSILON_BITS;
+use metis_kernels::rounding::round_shift;
+
+/// `(mantissa, exponent)` of a positive finite double: the value is `mantissa * 2^exponent` exactly.
+fn dyadic(value: f64) -> Option<(i64, i32)> {
+    let bits = value.to_bits();
+    let (field, fraction) = ((bits >> 52) as i32, (bits & ((1 << 52) - 1)) as i64);
+    match field {
+        0 => Some((fraction, -1_074)),
+        1..0x7ff => Some((fraction | 1 << 52, field - 1_075)),
+        // Infinite, not a number, or (with the sign's bit in the field) negative.
+        _ => None,
+    }
+}
+
+/// A norm's epsilon in Q32, rounded to nearest; `None` unless it is in `0 ..= 1`.
+pub(super) fn epsilon_q32(value: f64) -> Option<i64> {
+    let (mantissa, exponent) = dyadic(value)?;
+    // At most one: a mantissa of 53 bits needs an exponent of -52 or less.
+    let shift = -(exponent + EPSILON_BITS as i32);
+    let rounded = if shift >= 20 { round_shift(mantissa, shift.unsigned_abs()) } else { return None };
+    (rounded <= 1 << EPSILON_BITS).then_some(rounded)
+}
+
+/// A double that is a whole number.
+pub(super) fn whole(value: f64) -> Option<u64> {
+    let (mantissa, exponent) = dyadic(value)?;
+    match exponent {
+        0..=10 => Some((mantissa as u64) << exponent),
+        -63..0 if mantissa.trailing_zeros() >= exponent.unsigned_abs() => {
+            Some(mantissa as u64 >> exponent.unsigned_abs())
+        }
+        _ => (mantissa == 0).then_some(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epsilons_are_rounded_to_nearest() {
+        assert_eq!(epsilon_q32(1e-5), Some(42_950));
+        assert_eq!(epsilon_q32(1e-6), Some(4_295));
+        assert_eq!(epsilon_q32(1.0), Some(1 << 32));
+        assert_eq!(epsilon_q32(0.0), Some(0));
+        assert_eq!(epsilon_q32(1e-300), Some(0));
+        assert_eq!([1.5, -1e-5, f64::NAN, f64::INFINITY, 1e300].map(epsilon_q32), [None; 5]);
+    }
+
+    #[test]
+    fn whole_numbers_are_exact() {
+        assert_eq!(whole(10_000.0), Some(10_000));
+        assert_eq!(whole(500_000.0), Some(500_000));
+        assert_eq!(whole(9_007_199_254_740_993.0), Some(9_007_199_254_740_992));
+        assert_eq!(whole(0.0), Some(0));
+        assert_eq!([0.5, 10_000.5, -1.0, f64::NAN, 1e30].map(whole), [None; 5]);
+    }
+}

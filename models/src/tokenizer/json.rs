@@ -1,0 +1,310 @@
+//! What of a `tokenizer.json` is used, checked before the tokenizers library sees it.
+//!
+//! Anyone can register a model, so a tokenizer is foreign bytes: only components whose behaviour is exact and bounded are let
+//! through. Truncation, padding and post-processing are taken out; the template's special tokens are applied here.
+
+use std::collections::HashSet;
+
+use metis_kernels::TokenId;
+use serde_json::{Map, Value, json};
+
+use super::pieces::{Kind, Pieces, byte_level, plain};
+use super::{TokenizerError, guarded};
+
+const NORMALIZERS: &str = "NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, Sequence";
+const PRE_TOKENIZERS: &str = "ByteLevel, Metaspace, Split, Digits, Sequence";
+const POST_PROCESSORS: &str = "TemplateProcessing, ByteLevel, Sequence";
+const DECODERS: &str = "ByteLevel, ByteFallback, Metaspace, Replace, Fuse, Strip, Sequence";
+
+/// How pieces are turned into bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Decoding {
+    ByteLevel,
+    /// SentencePiece's: perhaps a string that stands for a space, perhaps pieces `<0xNN>` that stand for bytes.
+    Pieces {
+        space: Option<String>,
+        byte_fallback: bool,
+    },
+}
+
+/// A checked `tokenizer.json`.
+#[derive(Clone, Debug)]
+pub(super) struct Definition {
+    model: Value,
+    normalizer: Value,
+    pre_tokenizer: Value,
+    added_tokens: Vec<AddedToken>,
+    decoding: Decoding,
+    pub(super) prefix: Vec<TokenId>,
+    pub(super) suffix: Vec<TokenId>,
+}
+
+#[derive(Clone, Debug)]
+struct AddedToken {
+    id: u64,
+    content: String,
+    special: bool,
+    json: Value,
+}
+
+impl Definition {
+    /// Reads and checks the JSON.
+    pub(super) fn parse(json: &[u8], vocabulary: usize) -> Result<Self, TokenizerError> {
+        let mut root: Map<String, Value> =
+            serde_json::from_slice(json).map_err(|error| TokenizerError::Syntax(error.to_string()))?;
+        let mut take = |key: &str| root.remove(key).unwrap_or(Value::Null);
+        let model = take("model");
+        check_model(&model)?;
+        let (normalizer, pre_tokenizer) = (take("normalizer"), take("pre_tokenizer"));
+        check_types("a normalizer", &normalizer, "normalizers", NORMALIZERS)?;
+        check_types("a pre-tokenizer", &pre_tokenizer, "pretokenizers", PRE_TOKENIZERS)?;
+        let (prefix, suffix) = template(&take("post_processor"), vocabulary)?;
+        let decoding = decoding(&take("decoder"))?;
+        let added_tokens = added_tokens(take("added_tokens"))?;
+        Ok(Self { model, normalizer, pre_tokenizer, added_tokens, decoding, prefix, suffix })
+    }
+
+    /// The library's tokenizer, for text alone.
+    pub(super) fn build(&self) -> Result<tokenizers::Tokenizer, TokenizerError> {
+        let added: Vec<&Value> = self.added_tokens.iter().map(|token| &token.json).collect();
+        let json = json!({
+            "version": "1.0",
+            "truncation": null,
+            "padding": null,
+            "added_tokens": added,
+            "normalizer": self.normalizer,
+            "pre_tokenizer": self.pre_tokenizer,
+            "post_processor": null,
+            "decoder": null,
+            "model": self.model,
+        });
+        let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(json.to_string()))
+            .map_err(TokenizerError::Syntax)?;
+        tokenizer.set_encode_special_tokens(true);
+        for token in &self.added_tokens {
+            // The library numbers added tokens itself and only warns when the file disagrees.
+            if tokenizer.token_to_id(&token.content).map(u64::from) != Some(token.id) {
+                return Err(bad_id(&token.content, token.id, "the model's own vocabulary says otherwise"));
+            }
+        }
+        Ok(tokenizer)
+    }
+
+    /// The bytes of each token.
+    pub(super) fn pieces(&self, vocabulary: usize) -> Result<Pieces, TokenizerError> {
+        let mut pieces = Pieces::new(vocabulary);
+        let unknown = self.model["unk_token"].as_str();
+        let mut insert = |piece: &str, id: u64, kind, bytes| {
+            if pieces.insert(id, kind, bytes) {
+                return Ok(());
+            }
+            Err(bad_id(piece, id, &format!("ids must be unique and below the vocabulary of {vocabulary}")))
+        };
+        let mut added = HashSet::new();
+        for token in &self.added_tokens {
+            let kind = match token.special {
+                true if unknown == Some(token.content.as_str()) => Kind::Unknown,
+                true => Kind::Special,
+                false => Kind::Text,
+            };
+            if added.insert(token.content.as_str()) {
+                insert(&token.content, token.id, kind, token.content.clone().into_bytes())?;
+            } else {
+                return Err(bad_id(&token.content, token.id, "it is listed twice"));
+            }
+        }
+        for (piece, id) in self.model["vocab"].as_object().into_iter().flatten() {
+            if added.contains(piece.as_str()) {
+                continue;
+            }
+            let id = id.as_u64().ok_or_else(|| TokenizerError::Syntax(format!("the id of {piece:?}")))?;
+            let bytes = match &self.decoding {
+                // A piece outside the alphabet cannot come from text; it stands for itself, as in the library.
+                Decoding::ByteLevel => byte_level(piece).unwrap_or_else(|| piece.clone().into_bytes()),
+                Decoding::Pieces { space, byte_fallback } => plain(piece, space.as_deref(), *byte_fallback),
+            };
+            let kind = if unknown == Some(piece.as_str()) { Kind::Unknown } else { Kind::Text };
+            insert(piece, id, kind, bytes)?;
+        }
+        Ok(pieces)
+    }
+
+    /// The same without the space before the text; `None` when there is none.
+    pub(super) fn without_leading_space(&self) -> Option<Self> {
+        let mut other = self.clone();
+        let in_normalizer = remove_prepend(&mut other.normalizer);
+        let in_pre_tokenizer = remove_prefix_space(&mut other.pre_tokenizer);
+        (in_normalizer || in_pre_tokenizer).then_some(other)
+    }
+}
+
+fn bad_id(piece: &str, id: u64, rule: &str) -> TokenizerError {
+    TokenizerError::BadId { piece: piece.to_owned(), id, rule: rule.to_owned() }
+}
+
+fn type_of(value: &Value) -> &str {
+    value["type"].as_str().unwrap_or("(none)")
+}
+
+fn unsupported(place: &'static str, found: impl Into<String>, supported: &'static str) -> TokenizerError {
+    TokenizerError::Unsupported { place, found: found.into(), supported }
+}
+
+/// Checks that a component and everything in its sequences is on a list.
+fn check_types(
+    place: &'static str,
+    value: &Value,
+    items: &str,
+    supported: &'static str,
+) -> Result<(), TokenizerError> {
+    if value.is_null() {
+        return Ok(());
+    }
+    let found = type_of(value);
+    if !supported.split(", ").any(|name| name == found) {
+        return Err(unsupported(place, found, supported));
+    }
+    value[items]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .try_for_each(|item| check_types(place, item, items, supported))
+}
+
+fn check_model(model: &Value) -> Result<(), TokenizerError> {
+    // Old files leave the type of a BPE model out.
+    if model["type"].as_str().unwrap_or("BPE") != "BPE" {
+        return Err(unsupported("a model", type_of(model), "BPE"));
+    }
+    if !model["dropout"].is_null() && model["dropout"].as_f64() != Some(0.0) {
+        return Err(unsupported("a model", "BPE with dropout (random)", "BPE without dropout"));
+    }
+    for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
+        if !matches!(&model[key], Value::Null) && model[key] != "" {
+            return Err(unsupported("a model", format!("BPE with {key}"), "BPE on plain pieces"));
+        }
+    }
+    Ok(())
+}
+
+fn added_tokens(value: Value) -> Result<Vec<AddedToken>, TokenizerError> {
+    let Value::Array(items) = value else { return Ok(Vec::new()) };
+    let read = |json: Value| {
+        let (id, content) = (json["id"].as_u64()?, json["content"].as_str()?.to_owned());
+        let special = json["special"].as_bool()?;
+        (!content.is_empty()).then_some(AddedToken { id, content, special, json })
+    };
+    items
+        .into_iter()
+        .map(|json| read(json).ok_or_else(|| TokenizerError::Syntax("an added token is incomplete".into())))
+        .collect()
+}
+
+/// The special tokens that a post-processor puts before and after a single text.
+fn template(value: &Value, vocabulary: usize) -> Result<(Vec<TokenId>, Vec<TokenId>), TokenizerError> {
+    check_types("a post-processor", value, "processors", POST_PROCESSORS)?;
+    let wrong = |what: &str| TokenizerError::Syntax(format!("the template {what}"));
+    match type_of(value) {
+        "Sequence" => {
+            let (mut prefix, mut suffix) = (Vec::new(), Vec::new());
+            for item in value["processors"].as_array().into_iter().flatten() {
+                let (before, after) = template(item, vocabulary)?;
+                prefix.splice(0..0, before);
+                suffix.extend(after);
+            }
+            Ok((prefix, suffix))
+        }
+        "TemplateProcessing" => {
+            let (mut prefix, mut suffix, mut text_seen) = (Vec::new(), Vec::new(), false);
+            for item in value["single"].as_array().ok_or_else(|| wrong("has no `single`"))? {
+                if item["Sequence"].is_object() && !text_seen {
+                    text_seen = true;
+                    continue;
+                }
+                let name = item["SpecialToken"]["id"].as_str().ok_or_else(|| wrong("has an unknown part"))?;
+                let ids = value["special_tokens"][name]["ids"].as_array();
+                for id in ids.ok_or_else(|| wrong("names a special token without ids"))? {
+                    let id = id.as_u64().unwrap_or(u64::MAX);
+                    if id >= vocabulary as u64 {
+                        return Err(bad_id(
+                            name,
+                            id,
+                            &format!("ids must be below the vocabulary of {vocabulary}"),
+                        ));
+                    }
+                    let side = if text_seen { &mut suffix } else { &mut prefix };
+                    side.push(TokenId(id as u32));
+                }
+            }
+            if text_seen { Ok((prefix, suffix)) } else { Err(wrong("has no text")) }
+        }
+        _ => Ok((Vec::new(), Vec::new())),
+    }
+}
+
+fn decoding(value: &Value) -> Result<Decoding, TokenizerError> {
+    check_types("a decoder", value, "decoders", DECODERS)?;
+    let mut parts = Vec::new();
+    flatten(value, &mut parts);
+    if parts.iter().any(|part| type_of(part) == "ByteLevel") {
+        return Ok(Decoding::ByteLevel);
+    }
+    let space = parts.iter().find_map(|part| match type_of(part) {
+        "Metaspace" => Some(part["replacement"].as_str().unwrap_or("▁")),
+        "Replace" if part["content"] == " " => part["pattern"]["String"].as_str(),
+        _ => None,
+    });
+    let byte_fallback = parts.iter().any(|part| type_of(part) == "ByteFallback");
+    if !byte_fallback && space.is_none() {
+        return Err(unsupported("a decoder", type_of(value), DECODERS));
+    }
+    let space = space.filter(|space| !space.is_empty()).map(str::to_owned);
+    Ok(Decoding::Pieces { space, byte_fallback })
+}
+
+fn flatten<'a>(value: &'a Value, parts: &mut Vec<&'a Value>) {
+    match value["decoders"].as_array() {
+        Some(items) => items.iter().for_each(|item| flatten(item, parts)),
+        None => parts.push(value),
+    }
+}
+
+/// Takes `Prepend` out of a normalizer; whether there was one.
+fn remove_prepend(normalizer: &mut Value) -> bool {
+    if type_of(normalizer) == "Prepend" {
+        *normalizer = Value::Null;
+        return true;
+    }
+    let Some(items) = normalizer.get_mut("normalizers").and_then(Value::as_array_mut) else { return false };
+    let mut removed = false;
+    for item in items.iter_mut() {
+        removed |= remove_prepend(item);
+    }
+    items.retain(|item| !item.is_null());
+    removed
+}
+
+/// Switches the leading space of a pre-tokenizer off; whether it was on.
+fn remove_prefix_space(pre_tokenizer: &mut Value) -> bool {
+    match type_of(pre_tokenizer) {
+        "ByteLevel" => {
+            let on = pre_tokenizer["add_prefix_space"].as_bool().unwrap_or(true);
+            pre_tokenizer["add_prefix_space"] = false.into();
+            on
+        }
+        "Metaspace" => {
+            let on = pre_tokenizer["prepend_scheme"] != "never" && pre_tokenizer["add_prefix_space"] != false;
+            pre_tokenizer["prepend_scheme"] = "never".into();
+            pre_tokenizer["add_prefix_space"] = false.into();
+            on
+        }
+        _ => {
+            let mut on = false;
+            let items = pre_tokenizer.get_mut("pretokenizers").and_then(Value::as_array_mut);
+            for item in items.into_iter().flatten() {
+                on |= remove_prefix_space(item);
+            }
+            on
+        }
+    }
+}
