@@ -40,6 +40,8 @@ pub const CONTACTS: [(&str, Address); 3] = [
 ];
 /// The tokens.
 pub const SYMBOLS: [&str; 5] = ["METIS", "ETH", "USDC", "DAI", "WBTC"];
+/// What the exchange takes a token to be worth.
+const PRICES: [u64; 5] = [20, 2_500, 1, 1, 80_000];
 /// One token, in its smallest unit.
 pub const UNIT: u64 = 1_000_000_000_000_000_000;
 /// What the wallet and the exchange hold of each token at the start, in whole tokens.
@@ -89,10 +91,9 @@ impl Wallet {
             let set = IWallet::setTokenCall { symbol: symbol.to_owned(), token: *slot };
             call(&mut recorder, address, set.abi_encode())?;
         }
-        for (i, &token_in) in tokens.iter().enumerate() {
-            for (j, &token_out) in tokens.iter().enumerate().filter(|&(j, _)| j != i) {
-                // A tenth or ten times: the rates are the exchange's business, not the model's.
-                let rate = if i < j { U256::from(UNIT / 10) } else { U256::from(UNIT) * U256::from(10) };
+        for (&token_in, price_in) in tokens.iter().zip(PRICES) {
+            for (&token_out, price_out) in tokens.iter().zip(PRICES).filter(|&(&token, _)| token != token_in) {
+                let rate = U256::from(price_in) * U256::from(UNIT) / U256::from(price_out);
                 let set = IExchange::setRateCall { tokenIn: token_in, tokenOut: token_out, rate };
                 call(&mut recorder, exchange, set.abi_encode())?;
             }
@@ -103,7 +104,8 @@ impl Wallet {
         }
         let services = IWallet::setServicesCall { exchange, staking, governor };
         call(&mut recorder, address, services.abi_encode())?;
-        let services = [("the exchange", exchange), ("the staking contract", staking), ("the governor", governor)];
+        let services =
+            [("the exchange", exchange), ("the staking contract", staking), ("the governor", governor)];
         Ok(Self { recorder, address, tokens, services })
     }
 
@@ -122,8 +124,7 @@ impl Wallet {
     pub fn movements(&self, outcome: &Outcome) -> Vec<Movement> {
         let movement = |log: &metis_vm::Log| {
             let index = self.tokens.iter().position(|&token| token == log.address)?;
-            let event =
-                IToken::Transfer::decode_raw_log(log.topics.iter().copied(), &log.data).ok()?;
+            let event = IToken::Transfer::decode_raw_log(log.topics.iter().copied(), &log.data).ok()?;
             Some(Movement { symbol: SYMBOLS[index], from: event.from, to: event.to, value: event.value })
         };
         outcome.logs.iter().filter_map(movement).collect()
@@ -132,7 +133,10 @@ impl Wallet {
     /// What people call an address.
     pub fn name(&self, address: Address) -> String {
         let known = CONTACTS.iter().copied().chain(self.services).chain([("the wallet", self.address)]);
-        known.into_iter().find(|&(_, a)| a == address).map_or_else(|| address.to_string(), |(name, _)| name.to_owned())
+        known
+            .into_iter()
+            .find(|&(_, a)| a == address)
+            .map_or_else(|| address.to_string(), |(name, _)| name.to_owned())
     }
 }
 
@@ -150,7 +154,11 @@ pub fn decimal(value: U256) -> String {
     if fraction.is_empty() { whole.to_string() } else { format!("{whole}.{fraction}") }
 }
 
-fn create(recorder: &mut Recorder<MetisPrecompiles>, artifact: Artifact, arguments: &[u8]) -> anyhow::Result<Address> {
+fn create(
+    recorder: &mut Recorder<MetisPrecompiles>,
+    artifact: Artifact,
+    arguments: &[u8],
+) -> anyhow::Result<Address> {
     let outcome = recorder.transact(&Transaction::create(OWNER, artifact.initcode(arguments)?))?;
     match outcome.created_address {
         Some(address) if outcome.is_success() => Ok(address),
@@ -158,7 +166,11 @@ fn create(recorder: &mut Recorder<MetisPrecompiles>, artifact: Artifact, argumen
     }
 }
 
-fn call(recorder: &mut Recorder<MetisPrecompiles>, to: Address, input: impl Into<Bytes>) -> anyhow::Result<()> {
+fn call(
+    recorder: &mut Recorder<MetisPrecompiles>,
+    to: Address,
+    input: impl Into<Bytes>,
+) -> anyhow::Result<()> {
     let outcome = recorder.transact(&Transaction::call(OWNER, to, input))?;
     if !outcome.is_success() {
         bail!("setting up {to} failed: {} {}", outcome.status, outcome.output);

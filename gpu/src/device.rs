@@ -24,7 +24,9 @@ pub enum DeviceError {
     #[error("unknown device {0:?}; use auto, cpu, cuda or cuda:N")]
     Unknown(String),
     /// This build computes on the CPU only.
-    #[error("{0} was asked for, but this build has no CUDA backend; use --device cpu (the results are the same)")]
+    #[error(
+        "{0} was asked for, but this build has no CUDA backend; use --device cpu (the results are the same)"
+    )]
     Unavailable(DeviceRequest),
 }
 

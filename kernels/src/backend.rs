@@ -173,7 +173,10 @@ pub trait Backend: Send + Sync + Debug + 'static {
     ) -> Result<(), BackendError>;
     /// Writes the keys and values of `rows` into their caches at layer `layer`, then attends each query to all positions up to and
     /// including its own. The concatenated heads are quantised per row.
-    #[allow(clippy::too_many_arguments, reason = "one argument per operand of the formula; a struct would only rename them")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one argument per operand of the formula; a struct would only rename them"
+    )]
     fn attention(
         &self,
         layer: usize,
@@ -219,5 +222,10 @@ pub trait Backend: Send + Sync + Debug + 'static {
         out: &mut Self::Activations,
     ) -> Result<(), BackendError>;
     /// Replaces `out` by one row of activations and returns its exponent, for self-tests.
-    fn read_activations(&self, x: &Self::Activations, row: usize, out: &mut Vec<i16>) -> Result<i32, BackendError>;
+    fn read_activations(
+        &self,
+        x: &Self::Activations,
+        row: usize,
+        out: &mut Vec<i16>,
+    ) -> Result<i32, BackendError>;
 }

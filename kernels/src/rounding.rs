@@ -165,7 +165,10 @@ mod tests {
 
     #[test]
     fn ties_go_toward_plus_infinity() {
-        assert_eq!([round_shift(3, 1), round_shift(-3, 1), round_shift(1, 1), round_shift(-1, 1)], [2, -1, 1, 0]);
+        assert_eq!(
+            [round_shift(3, 1), round_shift(-3, 1), round_shift(1, 1), round_shift(-1, 1)],
+            [2, -1, 1, 0]
+        );
         assert_eq!([round_div(3, 2), round_div(-3, 2)], [2, -1]);
     }
 }

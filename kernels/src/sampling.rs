@@ -48,7 +48,9 @@ impl Sampling {
         if self.temperature_q16 == 0 {
             return Ok(());
         }
-        if self.temperature_q16 < Self::MIN_TEMPERATURE_Q16 || self.temperature_q16 > Self::MAX_TEMPERATURE_Q16 {
+        if self.temperature_q16 < Self::MIN_TEMPERATURE_Q16
+            || self.temperature_q16 > Self::MAX_TEMPERATURE_Q16
+        {
             return Err(SamplingError::Temperature(self.temperature_q16));
         }
         if self.top_p_q16 == 0 || self.top_p_q16 > Self::TOP_P_ONE {
@@ -156,10 +158,7 @@ mod tests {
     #[test]
     fn ranges_are_checked() {
         assert_eq!(Sampling::GREEDY.check(), Ok(()));
-        assert_eq!(
-            Sampling { temperature_q16: 1, ..PLAIN }.check(),
-            Err(SamplingError::Temperature(1))
-        );
+        assert_eq!(Sampling { temperature_q16: 1, ..PLAIN }.check(), Err(SamplingError::Temperature(1)));
         assert_eq!(Sampling { top_p_q16: 0, ..PLAIN }.check(), Err(SamplingError::TopP(0)));
         assert_eq!(Sampling { top_p_q16: 65_537, ..PLAIN }.check(), Err(SamplingError::TopP(65_537)));
     }

@@ -130,7 +130,13 @@ impl Backend for Scalar {
         Ok(())
     }
 
-    fn rope(&self, rope: &RopeTable, rows: &[Row], head_dim: usize, x: &mut Residual) -> Result<(), BackendError> {
+    fn rope(
+        &self,
+        rope: &RopeTable,
+        rows: &[Row],
+        head_dim: usize,
+        x: &mut Residual,
+    ) -> Result<(), BackendError> {
         x.expect_rows("rope", rows.len())?;
         rope.check(rows, head_dim, x.width())?;
         x.for_each_row(self.pool(), |i, heads| {

@@ -3,12 +3,14 @@
 //! A new backend adds one line to `suite!` at the end; its kernels are compared with arbitrary-precision formulas and with the
 //! one-row, one-thread reference.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap in a test is its report")]
+
 use metis_kernels::rounding::{rescale, round_div, round_shift, saturate32, shift_by};
 use metis_kernels::softmax::{attention_scale, normaliser, score, weight};
 use metis_kernels::tables::sigmoid;
 use metis_kernels::{
-    ACTIVATION_LIMIT, AttentionShape, Backend, KvShape, LinearWeights, NormWeights, Row, SampleRequest, Sampling, Scalar,
-    Scale, TokenId,
+    ACTIVATION_LIMIT, AttentionShape, Backend, KvShape, LinearWeights, NormWeights, Row, SampleRequest,
+    Sampling, Scalar, Scale, TokenId,
 };
 use num_bigint::BigInt;
 use proptest::prelude::*;
@@ -125,7 +127,10 @@ fn rows_of_linear_do_not_see_each_other<B: Backend>(backend: &B) {
 fn rmsnorm_is_close_to_the_real_one<B: Backend>(backend: &B) {
     let width = 1usize..400;
     let case = width.prop_flat_map(|n| {
-        (prop::collection::vec(prop::collection::vec(q16(), n), 1..5), prop::collection::vec(-(8i32 << 20)..8 << 20, n))
+        (
+            prop::collection::vec(prop::collection::vec(q16(), n), 1..5),
+            prop::collection::vec(-(8i32 << 20)..8 << 20, n),
+        )
     });
     proptest!(ProptestConfig::with_cases(64), |((rows, gains) in case)| {
         let epsilon_q32 = 42_950i64;
@@ -253,7 +258,8 @@ fn attention_is_the_written_formula<B: Backend>(backend: &B) {
 }
 
 fn silu_gate_is_the_written_formula<B: Backend>(backend: &B) {
-    let pair = (1usize..300).prop_flat_map(|n| (prop::collection::vec(q16(), n), prop::collection::vec(q16(), n)));
+    let pair =
+        (1usize..300).prop_flat_map(|n| (prop::collection::vec(q16(), n), prop::collection::vec(q16(), n)));
     proptest!(ProptestConfig::with_cases(64), |((gate, up) in pair)| {
         let products: Vec<i64> = gate.iter().zip(&up)
             .map(|(&g, &u)| round_shift(i64::from(g) * i64::from(sigmoid(g)), 30) * i64::from(u))
@@ -293,10 +299,15 @@ fn sampling_is_the_host_function<B: Backend>(backend: &B) {
 
 fn misuse_is_an_error_and_not_a_panic<B: Backend>(backend: &B) {
     let scales = [Scale::ONE];
-    assert!(backend.load_linear(LinearWeights { outputs: 1, inputs: 2, bytes: &[1], scales: &scales }).is_err());
-    assert!(backend.load_linear(LinearWeights { outputs: 1, inputs: 1, bytes: &[0], scales: &scales }).is_err());
+    assert!(
+        backend.load_linear(LinearWeights { outputs: 1, inputs: 2, bytes: &[1], scales: &scales }).is_err()
+    );
+    assert!(
+        backend.load_linear(LinearWeights { outputs: 1, inputs: 1, bytes: &[0], scales: &scales }).is_err()
+    );
     assert!(backend.load_linear(LinearWeights { outputs: 0, inputs: 1, bytes: &[], scales: &[] }).is_err());
-    let table = backend.load_linear(LinearWeights { outputs: 1, inputs: 1, bytes: &[1], scales: &scales }).unwrap();
+    let table =
+        backend.load_linear(LinearWeights { outputs: 1, inputs: 1, bytes: &[1], scales: &scales }).unwrap();
     let mut x = backend.residual(1, 1).unwrap();
     assert!(backend.embed(&table, &[TokenId(1)], &mut x).is_err());
     assert!(backend.embed(&table, &[TokenId(0); 2], &mut x).is_err());

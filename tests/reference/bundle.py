@@ -1,4 +1,8 @@
-"""Reads a bundle directory (docs/bundle.md): manifest.json and weights.safetensors, both by hand."""
+"""Reads a bundle directory (docs/bundle.md): manifest.json and weights.safetensors, both by hand.
+
+It checks what the arithmetic relies on (formats, shapes, ranges), not the identity: the hashes, the rules of
+canonical JSON and the tokenizer are no part of this reference.
+"""
 
 import json
 import os
@@ -7,6 +11,12 @@ import struct
 FLIP = bytes(b ^ 0x80 for b in range(256))  # a stored weight byte is w ^ 0x80
 FORMATS = {"I32": "<%di", "U64": "<%dQ"}
 SIZES = {"U8": 1, "I32": 4, "U64": 8}
+NUMBERS = {
+    "activations": "int16-power-of-two",
+    "keys": "int16-power-of-two",
+    "values": "int8-per-head",
+    "weights": "int8-per-channel",
+}
 
 
 class BundleError(Exception):
@@ -30,8 +40,8 @@ class Safetensors:
             content = file.read()
         (length,) = struct.unpack_from("<Q", content)
         self.header = read_json(content[8 : 8 + length])
-        self.header.pop("__metadata__", None)
         self.data = memoryview(content)[8 + length :]
+        self.unread = set(self.header)
 
     def bytes(self, name, dtype, shape):
         """The raw bytes of a tensor, once its type, shape and size are what was asked for."""
@@ -46,12 +56,20 @@ class Safetensors:
         begin, end = entry["data_offsets"]
         if not 0 <= begin <= end <= len(self.data) or end - begin != count * SIZES[dtype]:
             raise BundleError("%s has wrong offsets" % name)
+        self.unread.discard(name)
         return self.data[begin:end], count
 
     def integers(self, name, dtype, shape):
         """A tensor of I32 or U64 as one tuple."""
         data, count = self.bytes(name, dtype, shape)
         return struct.unpack(FORMATS[dtype] % count, data)
+
+    def gains(self, name, channels):
+        """The gains (Q20) of a norm."""
+        values = self.integers(name + ".gain", "I32", [channels])
+        if not all(abs(g) < 2**30 for g in values):
+            raise BundleError("%s.gain is out of range" % name)
+        return values
 
 
 class Matrix:
@@ -77,12 +95,12 @@ class Layer:
         hidden, intermediate = bundle.hidden, bundle.intermediate
         query_width = bundle.heads * bundle.head_dim
         key_width = bundle.kv_heads * bundle.head_dim
-        self.attention_norm = tensors.integers(prefix + "attention_norm.gain", "I32", [hidden])
+        self.attention_norm = tensors.gains(prefix + "attention_norm", hidden)
         self.query = Matrix(tensors, prefix + "query", query_width, hidden)
         self.key = Matrix(tensors, prefix + "key", key_width, hidden)
         self.value = Matrix(tensors, prefix + "value", key_width, hidden)
         self.output = Matrix(tensors, prefix + "output", hidden, query_width)
-        self.mlp_norm = tensors.integers(prefix + "mlp_norm.gain", "I32", [hidden])
+        self.mlp_norm = tensors.gains(prefix + "mlp_norm", hidden)
         self.gate = Matrix(tensors, prefix + "gate", intermediate, hidden)
         self.up = Matrix(tensors, prefix + "up", intermediate, hidden)
         self.down = Matrix(tensors, prefix + "down", hidden, intermediate)
@@ -94,6 +112,8 @@ class Bundle:
     def __init__(self, directory):
         with open(os.path.join(directory, "manifest.json"), "rb") as file:
             self.manifest = manifest = read_json(file.read())
+        if (manifest["format_version"], manifest["architecture"], manifest["formats"]) != (1, "llama", NUMBERS):
+            raise BundleError("another format than the one of the text")
         self.vocabulary = manifest["vocabulary"]
         self.context = manifest["context"]
         self.hidden = manifest["hidden"]
@@ -106,9 +126,11 @@ class Bundle:
         tensors = Safetensors(os.path.join(directory, "weights.safetensors"))
         self.embedding = Matrix(tensors, "embedding", self.vocabulary, self.hidden)
         self.layers = [Layer(self, tensors, index) for index in range(manifest["layers"])]
-        self.final_norm = tensors.integers("final_norm.gain", "I32", [self.hidden])
+        self.final_norm = tensors.gains("final_norm", self.hidden)
         self.frequencies = tensors.integers("rope.frequencies", "U64", [self.head_dim // 2])
         if manifest["tied_embeddings"]:
             self.head = self.embedding
         else:
             self.head = Matrix(tensors, "head", self.vocabulary, self.hidden)
+        if tensors.unread:
+            raise BundleError("unknown tensors: %s" % ", ".join(sorted(tensors.unread)))

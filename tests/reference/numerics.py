@@ -318,9 +318,17 @@ def gain(pattern):
     return g
 
 
+def nearest_double(x):
+    """The IEEE double nearest to a positive rational (ties to even), in its normal range, exactly."""
+    e = bits(x.numerator) - bits(x.denominator) - 53
+    if x / Fraction(2) ** e >= 2**53:
+        e += 1
+    return round(x / Fraction(2) ** e) * Fraction(2) ** e
+
+
 def epsilon_q32(text):
-    """The norm epsilon from the decimal text of the configuration, Q32."""
-    exact = Fraction(text)
+    """The norm epsilon from the decimal text of the configuration (read as a double, docs/bundle.md), Q32."""
+    exact = nearest_double(Fraction(text))
     return round_div(exact.numerator << 32, exact.denominator)
 
 

@@ -10,13 +10,14 @@ import os
 import struct
 import tempfile
 import unittest
+from fractions import Fraction
 from math import isqrt
 
 import golden
 import kernels
 import logits
 import numerics as n
-from bundle import Bundle, BundleError
+from bundle import NUMBERS, Bundle, BundleError
 
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "kernels", "golden")
 PRECISION = 256  # fractional bits of the constants computed below
@@ -214,6 +215,11 @@ class Import(unittest.TestCase):
     def test_epsilon(self):
         self.assertEqual(n.epsilon_q32("1e-05"), 42950)
         self.assertEqual(n.epsilon_q32("1"), 2**32)
+        for k in (-20, 0, 20, 60):  # the double nearest to 1 + (tie +- something) * 2^-52, times 2^k
+            for numerator, expected in ((1, 0), (3, 2)):
+                for nudge, up in ((-1, numerator // 2), (0, expected), (1, numerator // 2 + 1)):
+                    x = Fraction(2) ** k * (1 + Fraction(numerator * 2**100 + nudge, 2**153))
+                    self.assertEqual(n.nearest_double(x), Fraction(2) ** k * (1 + Fraction(up, 2**52)))
 
     def test_frequencies(self):
         first, *_, last = n.rope_frequencies(10000, 8)
@@ -301,6 +307,9 @@ def write_bundle(directory, tied=False):
     with open(os.path.join(directory, "weights.safetensors"), "wb") as file:
         file.write(struct.pack("<Q", len(encoded)) + encoded + data)
     manifest = {
+        "format_version": 1,
+        "architecture": "llama",
+        "formats": NUMBERS,
         "vocabulary": vocabulary,
         "context": 16,
         "hidden": hidden,
@@ -354,6 +363,17 @@ class SmallBundle(unittest.TestCase):
             list(logits.records(self.bundle, [30]))
         with self.assertRaises(ValueError):
             list(logits.records(self.bundle, [1] * 17))
+
+    def test_another_format_is_refused(self):
+        write_bundle(self.directory, tied=False)
+        path = os.path.join(self.directory, "manifest.json")
+        with open(path, encoding="utf-8") as file:
+            manifest = json.load(file)
+        for name, value in (("architecture", "other"), ("format_version", 2), ("tied_embeddings", True)):
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(dict(manifest, **{name: value}), file)
+            with self.assertRaises(BundleError):  # the last one leaves the head's tensors over
+                Bundle(self.directory)
 
     def test_wrong_shape_is_refused(self):
         path = os.path.join(self.directory, "manifest.json")

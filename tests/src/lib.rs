@@ -1,5 +1,8 @@
 //! Conformance, determinism vectors and end-to-end tests of MetisVM.
 //!
-//! The tests live in `tests/`; this library is what they share: the fixtures on disk, the compiled contracts, and a chain with
-//! the default model on it.
+//! The tests live in `tests/`; this library is what they share: test data on disk, and a chain with the embedded model on which
+//! Solidity contracts call the precompile. `reference/` is the second implementation, in Python.
 #![forbid(unsafe_code)]
+
+pub mod chain;
+pub mod fixtures;

@@ -1,5 +1,7 @@
 //! House rules as a test: what review would otherwise have to repeat.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap in a test is its report")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +31,10 @@ fn files(dir: &Path, extensions: &[&str]) -> Vec<PathBuf> {
 }
 
 fn rust_files() -> Vec<(PathBuf, String)> {
-    files(&root(), &[".rs"]).into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+    files(&root(), &[".rs"])
+        .into_iter()
+        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+        .collect()
 }
 
 /// Source lines that are neither comments nor in this file, with their numbers.

@@ -66,7 +66,13 @@ impl Demo {
         let node = Node::new(global)?;
         let model = node.default_model()?;
         let m = model.manifest();
-        report.line(&format!("model {} ({} layers of width {})\n   id {}\n", m.name, m.layers, m.hidden, model.id()))?;
+        report.line(&format!(
+            "model {} ({} layers of width {})\n   id {}\n",
+            m.name,
+            m.layers,
+            m.hidden,
+            model.id()
+        ))?;
 
         let recorder = Recorder::new(node.vm(State::default()), node.chain()?);
         let mut wallet = Wallet::deploy(recorder)?;
@@ -127,15 +133,17 @@ fn ask(node: &Node, wallet: &mut Wallet, instruction: String) -> anyhow::Result<
     };
     let (output, gas_used) = precompile(inference, &generate.abi_encode())?;
     let generated = generateCall::abi_decode_returns(&output).context("the precompile's answer")?;
-    let promptTokens = u32::try_from(prompt.len())?;
-    let quote = quoteCall { model: B256::ZERO, promptTokens, maxNew: MAX_NEW };
+    let prompt_tokens = u32::try_from(prompt.len())?;
+    let quote = quoteCall { model: B256::ZERO, promptTokens: prompt_tokens, maxNew: MAX_NEW };
     let (output, _) = precompile(inference, &quote.abi_encode())?;
     let gas_quote = quoteCall::abi_decode_returns(&output).context("the precompile's quote")?;
 
     let moved = wallet
         .movements(&outcome)
         .iter()
-        .map(|m| format!("{} {} from {} to {}", decimal(m.value), m.symbol, wallet.name(m.from), wallet.name(m.to)))
+        .map(|m| {
+            format!("{} {} from {} to {}", decimal(m.value), m.symbol, wallet.name(m.from), wallet.name(m.to))
+        })
         .collect();
     let status = match describe_revert(&outcome) {
         Some(reason) => format!("{}: {reason}", outcome.status),

@@ -1,6 +1,5 @@
 //! One file for each command.
 
-pub mod bench;
 pub mod demo;
 pub mod model;
 pub mod run;

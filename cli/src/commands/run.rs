@@ -106,7 +106,9 @@ impl Run {
             "outcome": outcome, "decoded": decoded, "revert": revert, "state_digest": vm.state().digest(),
             "record": self.record,
         });
-        report.finish(&value, || text(&outcome, decoded.as_deref(), revert.as_deref(), self.record.as_deref()))?;
+        report.finish(&value, || {
+            text(&outcome, decoded.as_deref(), revert.as_deref(), self.record.as_deref())
+        })?;
         Ok(if outcome.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -143,7 +145,8 @@ fn encode_call(function: &Function, arguments: &[String]) -> anyhow::Result<Byte
             if kind == DynSolType::String {
                 return Ok(DynSolValue::String(argument.clone()));
             }
-            kind.coerce_str(argument).with_context(|| format!("argument {argument:?} is not a {}", parameter.ty))
+            kind.coerce_str(argument)
+                .with_context(|| format!("argument {argument:?} is not a {}", parameter.ty))
         })
         .collect::<anyhow::Result<Vec<DynSolValue>>>()?;
     Ok(function.abi_encode_input(&values)?.into())
@@ -224,7 +227,12 @@ fn read_code(code: &str) -> anyhow::Result<Bytes> {
     Ok(hex::decode(text.trim()).with_context(|| format!("{code} is not hex"))?.into())
 }
 
-fn text(outcome: &Outcome, decoded: Option<&[String]>, revert: Option<&str>, record: Option<&Path>) -> String {
+fn text(
+    outcome: &Outcome,
+    decoded: Option<&[String]>,
+    revert: Option<&str>,
+    record: Option<&Path>,
+) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<8} {value}");
@@ -242,7 +250,10 @@ fn text(outcome: &Outcome, decoded: Option<&[String]>, revert: Option<&str>, rec
         line("log", log.to_string());
     }
     if let Some(record) = record {
-        line("record", format!("{} (re-execute it with: metisvm verify {})", record.display(), record.display()));
+        line(
+            "record",
+            format!("{} (re-execute it with: metisvm verify {})", record.display(), record.display()),
+        );
     }
     text
 }
@@ -265,7 +276,8 @@ mod tests {
     fn known_reverts_are_named() {
         let error = Error::parse("PromptTooLong(uint32,uint32)").unwrap();
         let values = [DynSolValue::Uint(U256::from(900), 32), DynSolValue::Uint(U256::from(256), 32)];
-        let output = [error.selector().as_slice(), &DynSolValue::Tuple(values.to_vec()).abi_encode_params()].concat();
+        let output =
+            [error.selector().as_slice(), &DynSolValue::Tuple(values.to_vec()).abi_encode_params()].concat();
         let outcome = Outcome {
             status: Status::Revert,
             gas_used: 0,

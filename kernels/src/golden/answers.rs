@@ -61,7 +61,11 @@ pub(super) fn difference(case: &Case, answers: &Answers) -> Option<String> {
     }
     golden.iter().zip(answers).find_map(|((name, expected), (own, values))| {
         (name != own || expected != values).then(|| {
-            let at = expected.iter().zip(values).position(|(a, b)| a != b).unwrap_or(expected.len().min(values.len()));
+            let at = expected
+                .iter()
+                .zip(values)
+                .position(|(a, b)| a != b)
+                .unwrap_or(expected.len().min(values.len()));
             format!("{own}[{at}] ({:?}, golden {:?})", values.get(at), expected.get(at))
         })
     })
@@ -134,7 +138,11 @@ fn weights(case: &Case) -> Result<Answers, VectorError> {
 }
 
 /// Answers a case of a file about a kernel on a backend; `None` for files about functions.
-pub(super) fn kernel<B: Backend>(backend: &B, file: &str, case: &Case) -> Option<Result<Answers, AnswerError>> {
+pub(super) fn kernel<B: Backend>(
+    backend: &B,
+    file: &str,
+    case: &Case,
+) -> Option<Result<Answers, AnswerError>> {
     Some(match file {
         "embed" => embed(backend, case),
         "rmsnorm" => rmsnorm(backend, case),
@@ -150,7 +158,9 @@ fn scales(case: &Case, mantissas: &'static str, exponents: &'static str) -> Resu
     case.get::<u32>(mantissas)?
         .into_iter()
         .zip(case.get::<i32>(exponents)?)
-        .map(|(m, e)| Scale::new(m, e).ok_or(VectorError::Missing { case: case.name.clone(), name: mantissas }))
+        .map(|(m, e)| {
+            Scale::new(m, e).ok_or(VectorError::Missing { case: case.name.clone(), name: mantissas })
+        })
         .collect()
 }
 
@@ -199,8 +209,12 @@ fn linear<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> 
     let bytes = weight_bytes(case)?;
     let scales = scales(case, "mantissas", "exponents")?;
     let (inputs, values) = (case.one("inputs")?, case.get::<i16>("activations")?);
-    let weights =
-        backend.load_linear(LinearWeights { outputs: scales.len(), inputs, bytes: &bytes, scales: &scales })?;
+    let weights = backend.load_linear(LinearWeights {
+        outputs: scales.len(),
+        inputs,
+        bytes: &bytes,
+        scales: &scales,
+    })?;
     let mut x = backend.activations(1, inputs)?;
     backend.write_activations(&values, &[case.one("exponent")?], &mut x)?;
     let mut out = backend.residual(1, scales.len())?;
@@ -242,10 +256,8 @@ fn attention<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerErro
 
 fn silu_gate<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
     let gate: Vec<i32> = case.get("gate")?;
-    let (g, u) = (
-        residual(backend, &gate, gate.len())?,
-        residual(backend, &case.get::<i32>("up")?, gate.len())?,
-    );
+    let (g, u) =
+        (residual(backend, &gate, gate.len())?, residual(backend, &case.get::<i32>("up")?, gate.len())?);
     let mut out = backend.activations(1, gate.len())?;
     backend.silu_gate(&g, &u, &mut out)?;
     Ok(activations(backend, &out, 1)?)

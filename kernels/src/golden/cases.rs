@@ -107,92 +107,22 @@ pub(super) fn synthetic(file: &'static str) -> impl Iterator<Item = Case> {
 
 #[cfg(test)]
 mod bless {
-    //! `METISVM_BLESS=1 cargo test -p metis-kernels golden` rewrites the golden files. A change of them is a hard fork.
+    //! `METISVM_BLESS=1 cargo test -p metis-kernels golden` rewrites the answers of the golden files from their inputs. A change
+    //! of them is a hard fork.
 
     use std::fs;
     use std::path::Path;
 
+    use super::super::vectors::{Case, parse};
     use super::super::{FILES, answers};
-    use super::*;
     use crate::Scalar;
 
-    fn function(file: &str, s: &mut Stream) -> Vec<Case> {
-        match file {
-            "tables" => {
-                let deltas: Vec<u64> =
-                    [0, 1, 255, 256, 65_535, 65_536, 31 << 16, (32 << 16) - 1, 32 << 16, u64::MAX >> 20]
-                        .into_iter()
-                        .chain((0..54).map(|_| s.below(20 << 16)))
-                        .collect();
-                let xs: Vec<i64> = [0, 1, -1, -(16 << 16), -(16 << 16) - 1, (16 << 16) - 1, 16 << 16, -2_147_483_647]
-                    .into_iter()
-                    .chain((0..56).map(|_| s.symmetric(17 << 16)))
-                    .collect();
-                let turns: Vec<u64> =
-                    [0, 1, 1 << 62, 1 << 63, 3 << 62, u64::MAX].into_iter().chain((0..58).map(|_| s.next())).collect();
-                let logs: Vec<u64> = [1, 2, 3, 1 << 30, (1 << 31) - 1, u64::MAX]
-                    .into_iter()
-                    .chain((0..58).map(|i| s.next() >> i))
-                    .map(|x| x.max(1))
-                    .collect();
-                let case = Case::new("functions").with("exp2_delta", &deltas).with("sigmoid_x", &xs);
-                vec![case.with("turns", &turns).with("log2_x", &logs)]
-            }
-            "quantise" => (0..24u32)
-                .map(|i| {
-                    let x = s.values(1 + i as usize, 1 + i * 60 / 24);
-                    Case::new(format!("bits_{i}")).with("bits", &[16 + i]).with("x", &x)
-                })
-                .chain([
-                    Case::new("zero").with("bits", &[16u32]).with("x", &[0i64; 4]),
-                    Case::new("limit").with("bits", &[16u32]).with("x", &[32_512i64, -32_512, 1]),
-                    Case::new("above_limit").with("bits", &[16u32]).with("x", &[32_513i64, -32_513, 1, 2, 3]),
-                    Case::new("rounds_up").with("bits", &[40u32]).with("x", &[65_025i64, 65_024, -65_025]),
-                ])
-                .collect(),
-            "sampling" => (0..12u32)
-                .map(|i| {
-                    let temperature = [0, 1 << 10, 1 << 15, 1 << 16, 3 << 15, 1 << 22][i as usize % 6];
-                    let positions: Vec<u64> = (0..24).collect();
-                    Case::new(format!("draw_{i}"))
-                        .with("temperature", &[temperature])
-                        .with("top_p", &[[65_536u32, 58_982, 1][i as usize / 3 % 3]])
-                        .with("top_k", &[[0u32, 5, 1, 200][i as usize % 4]])
-                        .with("seed", &[s.next()])
-                        .with("positions", &positions)
-                        .with("logits", &s.values(40, 19))
-                })
-                .collect(),
-            "log_probability" => {
-                (0..6).map(|i| Case::new(format!("row_{i}")).with("logits", &s.values(30, 14 + 2 * i))).collect()
-            }
-            _ => (0..8)
-                .map(|i| {
-                    let mut bits = |sign: u64| -> Vec<u32> {
-                        (0..20).map(|_| (s.below(sign * 2) << 31 | (110 + s.below(20)) << 23 | s.below(1 << 23)) as u32).collect()
-                    };
-                    let (mut row, gains) = (bits(1), bits(1));
-                    if i == 7 {
-                        row = vec![0, 0x8000_0000];
-                    }
-                    if i == 6 {
-                        row = vec![1, 0x8000_0003, 0x0000_7fff, 0];
-                    }
-                    Case::new(format!("row_{i}")).with("float_bits", &row).with("gain_bits", &gains)
-                })
-                .collect(),
-        }
-    }
-
-    fn text(file: &'static str) -> String {
-        let mut s = Stream::new(file.bytes().map(u64::from).sum());
-        let cases = if KERNELS.contains(&file) {
-            [1, 4, 9, 16, 30, 48, 70].map(|size| kernel(file, &mut s, format!("{file}_{size}"), size)).to_vec()
-        } else {
-            function(file, &mut s)
-        };
+    /// The file with every answer computed again.
+    fn answered(file: &str, committed: &str) -> String {
         let mut text = format!("# Golden vectors of `{file}`; the format is section 10 of docs/numerics.md.\n");
-        for mut case in cases {
+        for case in parse(committed).unwrap() {
+            let inputs = case.lines.into_iter().filter(|(name, _)| !name.starts_with("out")).collect();
+            let mut case = Case { name: case.name, lines: inputs };
             let answers = match answers::function(file, &case) {
                 Some(answers) => answers.unwrap(),
                 None => answers::kernel(&Scalar::new(), file, &case).unwrap().unwrap(),
@@ -209,7 +139,7 @@ mod bless {
     #[test]
     fn golden_files_are_what_the_reference_computes() {
         for (file, committed) in FILES {
-            let text = text(file);
+            let text = answered(file, committed);
             if std::env::var_os("METISVM_BLESS").is_some() {
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/{file}.txt"));
                 fs::write(path, &text).unwrap();

@@ -52,8 +52,11 @@ pub struct KernelMismatch {
 pub fn selftest<B: Backend>(backend: &B) -> Result<SelfTestReport, SelfTestError> {
     let mut cases = 0;
     for (file, text) in FILES {
-        let golden =
-            parse(text).map_err(|e| KernelMismatch { kernel: file, case: String::new(), line: e.to_string() })?;
+        let golden = parse(text).map_err(|e| KernelMismatch {
+            kernel: file,
+            case: String::new(),
+            line: e.to_string(),
+        })?;
         for case in golden {
             let fail = |line: String| KernelMismatch { kernel: file, case: case.name.clone(), line };
             let Some(answers) = kernel(backend, file, &case) else { continue };
@@ -67,7 +70,11 @@ pub fn selftest<B: Backend>(backend: &B) -> Result<SelfTestReport, SelfTestError
     let mut hasher = Keccak256::new();
     for file in KERNELS {
         for case in synthetic(file) {
-            let fail = |e: AnswerError| KernelMismatch { kernel: file, case: case.name.clone(), line: e.to_string() };
+            let fail = |e: AnswerError| KernelMismatch {
+                kernel: file,
+                case: case.name.clone(),
+                line: e.to_string(),
+            };
             let Some(answers) = kernel(backend, file, &case) else { continue };
             absorb(&mut hasher, &answers.map_err(fail)?);
             cases += 1;

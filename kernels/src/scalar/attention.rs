@@ -37,7 +37,8 @@ impl KvCache {
         shape.attention.check()?;
         within("cache capacity", shape.capacity, MAX_CONTEXT)?;
         within("layers", shape.layers, 1 << 10)?;
-        let (heads, width) = (shape.capacity * shape.attention.kv_heads, shape.capacity * shape.attention.kv_width());
+        let (heads, width) =
+            (shape.capacity * shape.attention.kv_heads, shape.capacity * shape.attention.kv_width());
         let layer = Layer {
             length: 0,
             keys: vec![0; width],
@@ -89,13 +90,14 @@ pub(super) fn attention(
     }
     for (i, row) in rows.iter().enumerate() {
         let sequences = caches.len();
-        let cache = caches.get_mut(row.sequence).filter(|cache| layer < cache.layers.len()).ok_or_else(|| {
-            BackendError::Shape {
-                kernel: "attention",
-                expected: format!("a sequence below {sequences} and one of its layers"),
-                actual: format!("sequence {}, layer {layer}", row.sequence),
-            }
-        })?;
+        let cache =
+            caches.get_mut(row.sequence).filter(|cache| layer < cache.layers.len()).ok_or_else(|| {
+                BackendError::Shape {
+                    kernel: "attention",
+                    expected: format!("a sequence below {sequences} and one of its layers"),
+                    actual: format!("sequence {}, layer {layer}", row.sequence),
+                }
+            })?;
         q.expect("attention", cache.shape.attention.query_width())?;
         k.expect("attention", cache.shape.attention.kv_width())?;
         v.expect("attention", cache.shape.attention.kv_width())?;

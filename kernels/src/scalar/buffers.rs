@@ -54,7 +54,12 @@ impl Residual {
     }
 
     /// Makes room for the result of `kernel`.
-    pub(super) fn start(&mut self, kernel: &'static str, rows: usize, width: usize) -> Result<(), BackendError> {
+    pub(super) fn start(
+        &mut self,
+        kernel: &'static str,
+        rows: usize,
+        width: usize,
+    ) -> Result<(), BackendError> {
         let capacity = self.values.len().checked_div(self.width).unwrap_or(0);
         if width != self.width || rows > capacity {
             let expected = format!("room for [{rows}, {width}]");
@@ -131,7 +136,12 @@ impl Activations {
         self.exponents[row]
     }
 
-    pub(super) fn start(&mut self, kernel: &'static str, rows: usize, width: usize) -> Result<(), BackendError> {
+    pub(super) fn start(
+        &mut self,
+        kernel: &'static str,
+        rows: usize,
+        width: usize,
+    ) -> Result<(), BackendError> {
         if width != self.width || rows > self.exponents.len() {
             let expected = format!("room for [{rows}, {width}]");
             let actual = format!("a buffer of [{}, {}]", self.exponents.len(), self.width);
@@ -170,7 +180,11 @@ impl Activations {
     }
 
     /// Fills each row with `f(row, values) -> exponent`.
-    pub(super) fn for_each_row(&mut self, pool: Option<&ThreadPool>, f: impl Fn(usize, &mut [i16]) -> i32 + Sync) {
+    pub(super) fn for_each_row(
+        &mut self,
+        pool: Option<&ThreadPool>,
+        f: impl Fn(usize, &mut [i16]) -> i32 + Sync,
+    ) {
         let values = &mut self.values[..self.rows * self.width];
         let exponents = &mut self.exponents[..self.rows];
         let width = self.width;

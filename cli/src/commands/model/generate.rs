@@ -51,7 +51,10 @@ impl Generate {
         let prompt = model.tokenizer().encode_prompt(self.prompt.as_bytes())?;
         let context = model.manifest().context;
         if prompt.len() > context {
-            bail!("the prompt has {} tokens, the model's context is {context}: shorten the prompt", prompt.len());
+            bail!(
+                "the prompt has {} tokens, the model's context is {context}: shorten the prompt",
+                prompt.len()
+            );
         }
         let room = context - prompt.len() + 1;
         if self.max_new > room {
@@ -63,7 +66,8 @@ impl Generate {
         }
         let start = Instant::now();
         let prompt_tokens = prompt.len();
-        let answer = model.generate(&Request { prompt, max_new: self.max_new, sampling, stop: Vec::new() })?;
+        let answer =
+            model.generate(&Request { prompt, max_new: self.max_new, sampling, stop: Vec::new() })?;
         let seconds = start.elapsed().as_secs_f64();
         let text = String::from_utf8_lossy(&model.tokenizer().decode(&answer.tokens)).into_owned();
         let finish = match answer.finish {

@@ -37,9 +37,8 @@ impl Import {
         progress.finish_and_clear();
         let Imported { id, manifest, directory } = imported;
         let value = json!({ "id": id, "directory": directory, "manifest": manifest });
-        report.finish(&value, || {
-            format!("{} written to {}\nid {id}\n", manifest.name, directory.display())
-        })?;
+        report
+            .finish(&value, || format!("{} written to {}\nid {id}\n", manifest.name, directory.display()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

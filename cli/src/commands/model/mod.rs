@@ -13,8 +13,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Subcommand;
 use metis_kernels::Scalar;
-use metis_models::engine::Engine;
 use metis_models::Bundle;
+use metis_models::engine::Engine;
 
 use crate::cli::Global;
 use crate::report::Report;
