@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use metis_gpu::DeviceRequest;
 
-use crate::commands::{demo, model, run, selftest, verify};
+use crate::commands::{bench, demo, model, run, selftest, verify};
 use crate::report::Report;
 
 /// An EVM whose contracts ask an LLM inside a transaction, recomputed bit for bit by every validator.
@@ -50,6 +50,9 @@ enum Command {
     Model(model::Model),
     /// Compare each backend with the golden vectors.
     Selftest(selftest::Selftest),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 impl Cli {
@@ -63,6 +66,7 @@ impl Cli {
             Command::Verify(command) => command.run(&self.global, report),
             Command::Model(command) => command.run(&self.global, report),
             Command::Selftest(command) => command.run(&self.global, report),
+            Command::Bench(command) => command.run(&self.global, report),
         }
     }
 }

@@ -9,7 +9,7 @@ use metis_kernels::Scalar;
 use metis_models::Bundle;
 use metis_models::engine::{Engine, InferenceModel};
 use metis_precompiles::{ChainConfig, Inference, MetisPrecompiles, ModelEntry, ModelSet};
-use metis_vm::{EvmBuilder, EvmConfig, State, Vm, fork};
+use metis_vm::{EvmBuilder, EvmConfig, SpecId, State, Vm, fork};
 
 use crate::cli::Global;
 
@@ -70,6 +70,11 @@ impl Node {
     /// The configuration, as records keep it.
     pub fn chain(&self) -> anyhow::Result<serde_json::Value> {
         Ok(serde_json::to_value(&self.config)?)
+    }
+
+    /// The hard fork.
+    pub const fn fork(&self) -> SpecId {
+        self.evm.fork
     }
 
     /// The inference precompile.

@@ -9,7 +9,7 @@ use metis_vm::{Outcome, Recorder, Transaction};
 use crate::artifacts::{self, Artifact};
 
 sol! {
-    #[allow(missing_docs)]
+    #[allow(missing_docs, reason = "the contract's own interface")]
     interface IWallet {
         function ask(string instruction) external returns (string command);
         function preview(string instruction) external view returns (string command);
@@ -18,13 +18,13 @@ sol! {
         function setServices(address exchange, address staking, address governor) external;
         event Executed(string instruction, string command, uint32[] tokens);
     }
-    #[allow(missing_docs)]
+    #[allow(missing_docs, reason = "the contract's own interface")]
     interface IToken {
         function mint(address to, uint256 amount) external;
         function balanceOf(address account) external view returns (uint256);
         event Transfer(address indexed from, address indexed to, uint256 value);
     }
-    #[allow(missing_docs)]
+    #[allow(missing_docs, reason = "the contract's own interface")]
     interface IExchange {
         function setRate(address tokenIn, address tokenOut, uint256 rate) external;
     }

@@ -54,6 +54,7 @@ fn log2_units(delta_q16: u64) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_arithmetic, reason = "tests compare with the real functions")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

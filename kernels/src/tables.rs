@@ -184,6 +184,7 @@ fn log2_q57(x: u64) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_arithmetic, reason = "tests compare with the real functions")]
 mod tests {
     use super::*;
     use num_bigint::BigUint;

@@ -84,6 +84,7 @@ pub fn gains_q20(bits: &[u32]) -> Result<Vec<i32>, WeightError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_arithmetic, reason = "tests compare with the real functions")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

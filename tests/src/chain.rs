@@ -10,10 +10,10 @@ use metisvm::artifacts;
 use metisvm::node::{Node, embedded_bundle};
 
 sol! {
-    #[allow(missing_docs)]
+    #[allow(missing_docs, reason = "the contract's own interface")]
     enum Kind { Call, StaticCall, DelegateCall }
 
-    #[allow(missing_docs)]
+    #[allow(missing_docs, reason = "the contract's own interface")]
     interface IProbe {
         function probe(Kind kind, address target, uint256 gasLimit, bytes data)
             external returns (bool success, bytes output, uint256 gasUsed);

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
-use metis_vm::{Record, VerifyError};
+use metis_vm::{Record, VerifyError, fork};
 use serde_json::json;
 
 use crate::cli::Global;
@@ -26,6 +26,13 @@ impl Verify {
         let text = std::fs::read_to_string(&self.record).with_context(place)?;
         let record = Record::from_json(&text).with_context(place)?;
         let node = Node::from_record(&record.chain, global)?;
+        ensure!(
+            node.fork() == record.fork,
+            "record {}: its chain is at fork {}, its transactions at {}; one of them was changed",
+            self.record.display(),
+            fork::name(node.fork()),
+            fork::name(record.fork)
+        );
         let transactions = record.transactions.len();
         match record.verify(node.precompiles()) {
             Ok(()) => {
