@@ -92,7 +92,8 @@ impl Wallet {
             call(&mut recorder, address, set.abi_encode())?;
         }
         for (&token_in, price_in) in tokens.iter().zip(PRICES) {
-            for (&token_out, price_out) in tokens.iter().zip(PRICES).filter(|&(&token, _)| token != token_in) {
+            for (&token_out, price_out) in tokens.iter().zip(PRICES).filter(|&(&token, _)| token != token_in)
+            {
                 let rate = U256::from(price_in) * U256::from(UNIT) / U256::from(price_out);
                 let set = IExchange::setRateCall { tokenIn: token_in, tokenOut: token_out, rate };
                 call(&mut recorder, exchange, set.abi_encode())?;

@@ -165,7 +165,7 @@ fn a_call_of_an_unknown_model_and_one_with_too_little_gas_say_so() {
     let generate = "generate(bytes32,bytes,uint32,(uint32,uint32,uint16,uint64),uint32[])";
     let output = call("60000", generate, &[&zero, "0x6869", "100", greedy, "[]"]);
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stdout).to_lowercase().contains("outofgas"));
+    assert!(String::from_utf8_lossy(&output.stdout).to_lowercase().contains("out of gas"));
     let output = call("16000000", generate, &[&zero, "0x6869", "1", "(1,0,0,0)", "[]"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("BadSampling()"));
 }

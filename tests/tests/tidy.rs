@@ -100,8 +100,14 @@ fn unsafe_code_says_why_and_lives_where_it_may() {
 #[test]
 fn consensus_crates_have_no_floats() {
     /// Tests, evaluation and measurement may use floats; nothing else may.
-    const ALLOWED: [&str; 4] =
-        ["models/src/reference", "models/src/eval.rs", "models/src/fixture", "precompiles/src/calibration"];
+    const ALLOWED: [&str; 5] = [
+        // Reads checkpoints, whose numbers are floats: only their bits, no arithmetic (which the crate denies).
+        "models/src/import",
+        "models/src/reference",
+        "models/src/eval.rs",
+        "models/src/fixture",
+        "precompiles/src/calibration",
+    ];
     let types = [["f", "32"].concat(), ["f", "64"].concat()];
     let mut failures = Vec::new();
     for dir in ["kernels/src", "models/src", "precompiles/src", "gpu/src", "vm/src", "opcode-opt/src"] {
@@ -141,7 +147,9 @@ fn links_in_documents_lead_somewhere() {
     let mut failures = Vec::new();
     for path in files(&root(), &[".md"]) {
         let text = fs::read_to_string(&path).unwrap();
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        // Every other part is code, where `](` means something else.
+        let prose: String = text.split('`').step_by(2).collect();
+        for target in prose.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let target = target.split('#').next().unwrap().trim();
             if target.is_empty() || target.contains("://") || target.contains(' ') {
                 continue;

@@ -119,7 +119,8 @@ mod bless {
 
     /// The file with every answer computed again.
     fn answered(file: &str, committed: &str) -> String {
-        let mut text = format!("# Golden vectors of `{file}`; the format is section 10 of docs/numerics.md.\n");
+        let mut text =
+            format!("# Golden vectors of `{file}`; the format is section 10 of docs/numerics.md.\n");
         for case in parse(committed).unwrap() {
             let inputs = case.lines.into_iter().filter(|(name, _)| !name.starts_with("out")).collect();
             let mut case = Case { name: case.name, lines: inputs };

@@ -21,7 +21,8 @@ pub struct KvCache {
     layers: Vec<Layer>,
 }
 
-#[derive(Clone, Debug)]
+/// Grows as it is written: a call that may feed many tokens and stops early pays for those that it fed.
+#[derive(Clone, Debug, Default)]
 struct Layer {
     /// Positions that have been written.
     length: usize,
@@ -37,17 +38,9 @@ impl KvCache {
         shape.attention.check()?;
         within("cache capacity", shape.capacity, MAX_CONTEXT)?;
         within("layers", shape.layers, 1 << 10)?;
-        let (heads, width) =
-            (shape.capacity * shape.attention.kv_heads, shape.capacity * shape.attention.kv_width());
-        let layer = Layer {
-            length: 0,
-            keys: vec![0; width],
-            key_exponents: vec![0; heads],
-            values: vec![0; width],
-            value_maxima: vec![0; heads],
-        };
+        let layers = (0..shape.layers).map(|_| Layer::default()).collect();
         let scale = attention_scale(shape.attention.head_dim);
-        Ok(Self { shape, scale, layers: vec![layer; shape.layers] })
+        Ok(Self { shape, scale, layers })
     }
 
     /// Writes the key and value rows of one position; everything after it is forgotten.
@@ -64,6 +57,7 @@ impl KvCache {
                 actual: position.to_string(),
             });
         }
+        layer.reach(position + 1, self.shape.attention);
         for head in 0..kv_heads {
             let slot = position * kv_heads + head;
             let (from, to) = (head * head_dim, slot * head_dim);
@@ -74,6 +68,18 @@ impl KvCache {
         }
         layer.length = position + 1;
         Ok(())
+    }
+}
+
+impl Layer {
+    /// Makes room for so many positions.
+    fn reach(&mut self, positions: usize, shape: AttentionShape) {
+        if positions * shape.kv_heads > self.key_exponents.len() {
+            self.keys.resize(positions * shape.kv_width(), 0);
+            self.values.resize(positions * shape.kv_width(), 0);
+            self.key_exponents.resize(positions * shape.kv_heads, 0);
+            self.value_maxima.resize(positions * shape.kv_heads, 0);
+        }
     }
 }
 

@@ -1,0 +1,112 @@
+//! `generate` and `generateTokens`: continuing a prompt.
+
+use alloy_sol_types::SolCall;
+use metis_kernels::{Sampling, TokenId};
+use metis_models::engine::{Finish, Generation, Request};
+
+use super::{Interrupt, cap, check_prompt, ids, in_vocabulary, model, prompt_tokens, saturated};
+use crate::abi::{self, generateCall, generateTokensCall};
+use crate::gas::{Meter, Work};
+use crate::inference::Inference;
+use crate::registry::ActiveModel;
+
+pub(super) fn generate(
+    inference: &Inference,
+    call: generateCall,
+    meter: &mut Meter,
+) -> Result<Vec<u8>, Interrupt> {
+    if call.prompt.is_empty() {
+        return Err(Interrupt::bad_calldata());
+    }
+    cap(call.prompt.len(), inference.caps().max_prompt_bytes)?;
+    let wanted = Wanted::check(inference, call.maxNew, &call.s, &call.stopIds)?;
+    let model = model(inference, call.model)?;
+    let stop = in_vocabulary(model, &call.stopIds)?;
+    let prompt = prompt_tokens(inference, model, &call.prompt, meter)?;
+    let prompt_tokens = saturated(prompt.len());
+    let generation = run(inference, model, prompt, wanted, stop, meter)?;
+    let answer = abi::generateReturn {
+        text: model.model.tokenizer().decode(&generation.tokens).into(),
+        tokens: ids(&generation.tokens),
+        promptTokens: prompt_tokens,
+        finish: finish(generation.finish),
+    };
+    Ok(generateCall::abi_encode_returns(&answer))
+}
+
+pub(super) fn generate_tokens(
+    inference: &Inference,
+    call: generateTokensCall,
+    meter: &mut Meter,
+) -> Result<Vec<u8>, Interrupt> {
+    let wanted = Wanted::check(inference, call.maxNew, &call.s, &call.stopIds)?;
+    let model = model(inference, call.model)?;
+    let stop = in_vocabulary(model, &call.stopIds)?;
+    check_prompt(model, call.prompt.len())?;
+    let prompt = in_vocabulary(model, &call.prompt)?;
+    let generation = run(inference, model, prompt, wanted, stop, meter)?;
+    let answer =
+        abi::generateTokensReturn { tokens: ids(&generation.tokens), finish: finish(generation.finish) };
+    Ok(generateTokensCall::abi_encode_returns(&answer))
+}
+
+/// What is asked for besides the prompt, as far as it can be checked without a model.
+struct Wanted {
+    max_new: u32,
+    sampling: Sampling,
+}
+
+impl Wanted {
+    fn check(
+        inference: &Inference,
+        max_new: u32,
+        s: &abi::Sampling,
+        stop: &[u32],
+    ) -> Result<Self, Interrupt> {
+        cap(stop.len(), inference.caps().max_stop_ids)?;
+        check_new(max_new, inference.caps().max_new_tokens)?;
+        let sampling =
+            Sampling { temperature_q16: s.temperatureQ16, top_p_q16: s.topPQ16, top_k: s.topK, seed: s.seed };
+        sampling.check().map_err(|_| Interrupt::revert(&abi::BadSampling {}))?;
+        Ok(Self { max_new, sampling })
+    }
+}
+
+/// Refuses more new tokens than the chain or the model's context allows.
+pub(super) fn check_new(requested: u32, max: u32) -> Result<(), Interrupt> {
+    if requested > max { Err(Interrupt::revert(&abi::TooManyNewTokens { requested, max })) } else { Ok(()) }
+}
+
+/// The most new tokens after a prompt that fits: the last of them is chosen, not fed.
+pub(super) const fn room(context: u32, prompt_tokens: u32) -> u32 {
+    context.saturating_sub(prompt_tokens).saturating_add(1)
+}
+
+fn run(
+    inference: &Inference,
+    model: &ActiveModel,
+    prompt: Vec<TokenId>,
+    wanted: Wanted,
+    stop: Vec<TokenId>,
+    meter: &mut Meter,
+) -> Result<Generation, Interrupt> {
+    check_new(wanted.max_new, room(model.context, saturated(prompt.len())))?;
+    if wanted.max_new == 0 {
+        return Ok(Generation { tokens: Vec::new(), finish: Finish::Length });
+    }
+    let (prompt_tokens, max_new) = (prompt.len(), wanted.max_new as usize);
+    let price = |new| inference.gas().work(&model.costs, Work::generation(prompt_tokens, new));
+    meter.reserve(price(max_new))?;
+    let request = Request { prompt, max_new, sampling: wanted.sampling, stop };
+    let generation = model.model.generate(&request)?;
+    meter.charge(price(generation.sampled()))?;
+    Ok(generation)
+}
+
+const fn finish(finish: Finish) -> abi::Finish {
+    match finish {
+        Finish::Eos => abi::Finish::Eos,
+        Finish::Length => abi::Finish::Length,
+        Finish::Stop => abi::Finish::Stop,
+    }
+}

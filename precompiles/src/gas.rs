@@ -1,0 +1,287 @@
+//! What calls cost. `docs/gas.md` is normative and derives the default constants.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Caps;
+
+/// An amount of EVM gas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Gas(pub u64);
+
+impl Gas {
+    /// The sum; the largest amount instead of an overflow, which nobody can pay.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    fn times(self, count: u128) -> Self {
+        Self(u64::try_from(u128::from(self.0).saturating_mul(count)).unwrap_or(u64::MAX))
+    }
+}
+
+/// The constants of the schedule: chain configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GasSchedule {
+    /// Every call.
+    pub base: Gas,
+    /// Each started 32-byte word of calldata, selector included.
+    pub per_word: Gas,
+    /// Each byte of text that is tokenised.
+    pub per_byte: Gas,
+    /// Each token that is fed to a model, or that `tokenize` and `detokenize` handle.
+    pub per_token: Gas,
+    /// Multiply-accumulates that one gas buys; at least 1.
+    pub macs_per_gas: u64,
+    /// Choosing a token from a row of logits, or its log-probability, as multiply-accumulates for each logit.
+    pub macs_per_logit: u64,
+    /// Multiply-accumulates of the linear layers that one of attention counts as: it weighs its scores with exponentials, and reads a
+    /// cache that no other token shares.
+    pub attention_weight: u64,
+}
+
+/// Text bytes for each prompt token that `quote` allows for.
+pub const QUOTED_BYTES_PER_TOKEN: u32 = 16;
+
+/// Words of `generateTokens` calldata around its prompt and stop ids: eight in the head, two lengths, and the selector's own.
+const GENERATE_TOKENS_WORDS: u64 = 11;
+
+impl Default for GasSchedule {
+    fn default() -> Self {
+        Self {
+            base: Gas(3_000),
+            per_word: Gas(6),
+            per_byte: Gas(100),
+            per_token: Gas(400),
+            macs_per_gas: 48,
+            macs_per_logit: 64,
+            attention_weight: 6,
+        }
+    }
+}
+
+impl GasSchedule {
+    /// What is paid before calldata is looked at.
+    pub fn input(&self, calldata_bytes: usize) -> Gas {
+        self.base.plus(self.per_word.times(calldata_bytes.div_ceil(32) as u128))
+    }
+
+    /// What is paid before text is tokenised.
+    pub fn text(&self, bytes: usize) -> Gas {
+        self.per_byte.times(bytes as u128)
+    }
+
+    /// What tokens cost that no model sees.
+    pub fn tokens(&self, count: usize) -> Gas {
+        self.per_token.times(count as u128)
+    }
+
+    /// What a model's work costs.
+    pub fn work(&self, costs: &ModelCosts, work: Work) -> Gas {
+        let macs = self.macs(costs, work);
+        let gas = macs.div_ceil(u128::from(self.macs_per_gas.max(1)));
+        self.per_token.times(work.tokens).plus(Gas(u64::try_from(gas).unwrap_or(u64::MAX)))
+    }
+
+    /// The most that `generateTokens` can cost with this many prompt tokens and new tokens, whatever its stop ids, and the most
+    /// that `generate` can cost whose prompt has these tokens and at most [`QUOTED_BYTES_PER_TOKEN`] bytes for each.
+    pub fn quote(&self, costs: &ModelCosts, caps: &Caps, prompt_tokens: u32, max_new: u32) -> Gas {
+        let words = GENERATE_TOKENS_WORDS + u64::from(caps.max_stop_ids) + u64::from(prompt_tokens);
+        let text =
+            (u64::from(prompt_tokens) * u64::from(QUOTED_BYTES_PER_TOKEN)).min(caps.max_prompt_bytes.into());
+        self.base
+            .plus(self.per_word.times(words.into()))
+            .plus(self.per_byte.times(text.into()))
+            .plus(self.work(costs, Work::generation(prompt_tokens as usize, max_new as usize)))
+    }
+
+    /// Weighted multiply-accumulates.
+    pub(crate) fn macs(&self, costs: &ModelCosts, work: Work) -> u128 {
+        let choice = u128::from(costs.vocabulary) * u128::from(self.macs_per_logit);
+        let pair = u128::from(costs.attention_macs) * u128::from(self.attention_weight);
+        [
+            work.tokens.saturating_mul(costs.linear_macs.into()),
+            work.pairs.saturating_mul(pair),
+            work.rows.saturating_mul(costs.head_macs.into()),
+            work.choices.saturating_mul(choice),
+        ]
+        .into_iter()
+        .fold(0, u128::saturating_add)
+    }
+}
+
+/// What of a model enters its price. The first three are in its manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelCosts {
+    /// Multiply-accumulates of the linear layers for one fed token.
+    pub linear_macs: u64,
+    /// Of attention for one pair of positions.
+    pub attention_macs: u64,
+    /// Of the head for one row of logits.
+    pub head_macs: u64,
+    /// Logits in a row.
+    pub vocabulary: u32,
+}
+
+/// What a call makes a model do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Tokens that are fed.
+    pub tokens: u128,
+    /// Pairs of a fed token and a position that it attends to, its own included.
+    pub pairs: u128,
+    /// Rows of logits that are computed.
+    pub rows: u128,
+    /// Tokens that are chosen or whose log-probability is taken.
+    pub choices: u128,
+}
+
+impl Work {
+    /// A prompt and new tokens: the last new token is chosen, not fed.
+    pub const fn generation(prompt: usize, new: usize) -> Self {
+        if new == 0 {
+            return Self { tokens: 0, pairs: 0, rows: 0, choices: 0 };
+        }
+        let (prompt, new) = (prompt as u128, new as u128);
+        let tokens = (prompt + new).saturating_sub(1);
+        Self { tokens, pairs: triangle(tokens), rows: new, choices: new }
+    }
+
+    /// A prompt and labels, of which each continues the prompt on its own: the last token of a label is scored, not fed.
+    pub fn scoring(prompt: usize, labels: impl IntoIterator<Item = usize>) -> Self {
+        let prompt = prompt as u128;
+        let start = Self { tokens: prompt, pairs: triangle(prompt), rows: 1, choices: 0 };
+        labels.into_iter().fold(start, |sum, label| {
+            let (scored, fed) = (label as u128, label.saturating_sub(1) as u128);
+            Self {
+                tokens: sum.tokens + fed,
+                pairs: sum.pairs + fed * prompt + triangle(fed),
+                rows: sum.rows + fed,
+                choices: sum.choices + scored,
+            }
+        })
+    }
+
+    /// A prompt, and one row of logits after it.
+    pub const fn last_logits(prompt: usize) -> Self {
+        let prompt = prompt as u128;
+        Self { tokens: prompt, pairs: triangle(prompt), rows: 1, choices: 0 }
+    }
+}
+
+const fn triangle(n: u128) -> u128 {
+    n * (n + 1) / 2
+}
+
+/// Gas of one call: what it has paid, and what it had to be able to pay.
+#[derive(Clone, Copy, Debug)]
+pub struct Meter {
+    limit: Gas,
+    charged: Gas,
+    required: Gas,
+}
+
+/// The gas limit does not suffice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfGas;
+
+impl Meter {
+    /// A call with this much gas.
+    pub const fn new(limit: Gas) -> Self {
+        Self { limit, charged: Gas(0), required: Gas(0) }
+    }
+
+    /// Pays.
+    pub fn charge(&mut self, gas: Gas) -> Result<(), OutOfGas> {
+        self.reserve(gas)?;
+        self.charged = self.charged.plus(gas);
+        Ok(())
+    }
+
+    /// Makes sure that so much could be paid on top of what has been.
+    pub fn reserve(&mut self, gas: Gas) -> Result<(), OutOfGas> {
+        let needed = self.charged.plus(gas);
+        self.required = self.required.max(needed);
+        if needed > self.limit { Err(OutOfGas) } else { Ok(()) }
+    }
+
+    /// What has been paid.
+    pub const fn charged(&self) -> Gas {
+        self.charged
+    }
+
+    /// The smallest limit with which the call gets as far as it has.
+    pub const fn required(&self) -> Gas {
+        self.required
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const COSTS: ModelCosts =
+        ModelCosts { linear_macs: 1_000_000, attention_macs: 2_000, head_macs: 500_000, vocabulary: 1_000 };
+
+    #[test]
+    fn generation_counts_are_those_of_the_specification() {
+        // P = 10, N = 3: T = 12, pairs = 78.
+        assert_eq!(Work::generation(10, 3), Work { tokens: 12, pairs: 78, rows: 3, choices: 3 });
+        assert_eq!(Work::generation(10, 1), Work { tokens: 10, pairs: 55, rows: 1, choices: 1 });
+        assert_eq!(Work::generation(10, 0), Work::default());
+    }
+
+    #[test]
+    fn scoring_counts_each_label_after_the_prompt() {
+        // Prompt 10; labels of 1 and 3 tokens: the second feeds positions 11 and 12, which attend to 11 and 12 positions.
+        let work = Work::scoring(10, [1, 3]);
+        assert_eq!(work, Work { tokens: 12, pairs: 55 + 11 + 12, rows: 3, choices: 4 });
+    }
+
+    #[test]
+    fn absurd_work_costs_everything_and_does_not_wrap() {
+        let huge = ModelCosts {
+            linear_macs: u64::MAX,
+            attention_macs: u64::MAX,
+            head_macs: u64::MAX,
+            vocabulary: u32::MAX,
+        };
+        let schedule = GasSchedule {
+            macs_per_gas: 0,
+            macs_per_logit: u64::MAX,
+            attention_weight: u64::MAX,
+            ..GasSchedule::default()
+        };
+        let work = Work::generation(u32::MAX as usize, u32::MAX as usize);
+        assert_eq!(schedule.work(&huge, work), Gas(u64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn the_price_never_falls_with_more_tokens(prompt in 1usize..5_000, new in 0usize..5_000) {
+            let s = GasSchedule::default();
+            let price = |p, n| s.work(&COSTS, Work::generation(p, n));
+            prop_assert!(price(prompt, new) <= price(prompt + 1, new));
+            prop_assert!(price(prompt, new) <= price(prompt, new + 1));
+        }
+
+        #[test]
+        fn a_meter_requires_the_most_it_ever_asked_for(steps: Vec<(bool, u32)>, limit: u32) {
+            let run = |limit: u64| {
+                let mut meter = Meter::new(Gas(limit));
+                let done = steps.iter().try_for_each(|&(pay, gas)| {
+                    let gas = Gas(gas.into());
+                    if pay { meter.charge(gas) } else { meter.reserve(gas) }
+                });
+                (done, meter)
+            };
+            let (_, free) = run(u64::MAX);
+            let (done, meter) = run(limit.into());
+            prop_assert_eq!(done.is_ok(), free.required() <= Gas(limit.into()));
+            prop_assert!(meter.charged() <= Gas(limit.into()));
+        }
+    }
+}
