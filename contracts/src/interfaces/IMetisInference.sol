@@ -6,7 +6,7 @@ pragma solidity ^0.8.24;
 struct Sampling {
     /// @dev Softmax temperature in Q16. 0 is greedy: always the likeliest token, ties to the lowest id.
     uint32 temperatureQ16;
-    /// @dev Nucleus: the smallest set of tokens with this total probability in Q16. 0 is off.
+    /// @dev Nucleus: the smallest set of tokens with this total probability in Q16, 1 to 65536; 65536 is off. Ignored when greedy.
     uint32 topPQ16;
     /// @dev Only this many of the likeliest tokens. 0 is off.
     uint16 topK;
@@ -28,7 +28,7 @@ enum Finish {
 struct ModelInfo {
     /// @dev keccak256 of the model's canonical manifest.
     bytes32 modelId;
-    /// @dev The architecture that the manifest names; equal values mean equal architectures.
+    /// @dev The name of the architecture in ASCII, left-aligned, for example `llama`.
     bytes32 architecture;
     /// @dev Number of tokens in the vocabulary.
     uint32 vocab;
