@@ -110,18 +110,25 @@ pub fn sigmoid(x_q16: i32) -> i32 {
     (low + round_shift((high - low) * rest, 10)) as i32
 }
 
-/// `floor(log2(x) * 2^32)` for `x >= 1`, by repeated squaring of the Q62 mantissa.
-pub fn log2_q32(x: u64) -> u64 {
-    debug_assert!(x > 0);
+/// `log2(x)` for `x >= 1` in Q32, truncated.
+pub const fn log2_q32(x: u64) -> u64 {
+    log2(x, 32)
+}
+
+/// `log2(x)` with `bits` fractional bits (at most 57), by repeated squaring of the Q62 mantissa.
+const fn log2(x: u64, bits: u32) -> u64 {
+    debug_assert!(x > 0 && bits <= 57);
     let whole = 63 - x.leading_zeros();
     // Mantissa in [1, 2) as Q62.
     let mut m = if whole <= 62 { x << (62 - whole) } else { x >> 1 };
-    let mut log = u64::from(whole);
-    for _ in 0..32 {
-        let square = (u128::from(m) * u128::from(m)) >> 62;
+    let mut log = whole as u64;
+    let mut bit = 0;
+    while bit < bits {
+        let square = (m as u128 * m as u128) >> 62;
         let carry = (square >> 63) as u64;
         m = (square >> carry) as u64;
         log = log << 1 | carry;
+        bit += 1;
     }
     log
 }
@@ -156,7 +163,7 @@ pub fn cos_sin(turns_q64: u64) -> (i32, i32) {
 /// `theta` is an integer of at least 2. Used at import; a bundle ships the result under its hash.
 pub fn rope_frequencies(theta: u64, head_dim: usize) -> Vec<u64> {
     debug_assert!(theta >= 2 && head_dim >= 2);
-    let log = u128::from(log2_q57(theta));
+    let log = u128::from(log2(theta, 57));
     (0..head_dim / 2)
         .map(|i| {
             // theta^(-2i/d) = 2^-(log * 2i/d), Q57.
@@ -167,20 +174,6 @@ pub fn rope_frequencies(theta: u64, head_dim: usize) -> Vec<u64> {
             ((u128::from(power) * u128::from(TURN_Q62)) >> 60 >> octaves) as u64
         })
         .collect()
-}
-
-/// `floor(log2(x) * 2^57)` by repeated squaring in Q62 (`x < 2^63`; the whole part takes the top 6 bits).
-fn log2_q57(x: u64) -> u64 {
-    let whole = 63 - x.leading_zeros();
-    let mut m = x << (62 - whole.min(62));
-    let mut log = u64::from(whole);
-    for _ in 0..57 {
-        let square = (u128::from(m) * u128::from(m)) >> 62;
-        let carry = (square >> 63) as u64;
-        m = (square >> carry) as u64;
-        log = log << 1 | carry;
-    }
-    log
 }
 
 #[cfg(test)]

@@ -149,6 +149,10 @@ fn what_has_no_answer_is_an_error() {
         Err(InferenceError::ContextExceeded { .. })
     ));
     assert!(engine.generate(&request(vec![1; 100], 29)).is_ok());
+    assert!(matches!(
+        engine.generate(&request(vec![1], usize::MAX)),
+        Err(InferenceError::ContextExceeded { .. })
+    ));
     assert!(matches!(engine.score(&[TokenId(1)], &[vec![]]), Err(InferenceError::EmptyLabel(0))));
     assert!(matches!(engine.all_logits(&[]), Err(InferenceError::EmptyPrompt)));
     let hot = Sampling { temperature_q16: 1, ..Sampling::GREEDY };

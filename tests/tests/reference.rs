@@ -18,7 +18,7 @@ use metis_tests::fixtures;
 fn python() -> Option<PathBuf> {
     let found = Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
-        println!("skipped: python3 not found");
+        fixtures::skipped("python3 not found");
     }
     found.then(|| "python3".into())
 }

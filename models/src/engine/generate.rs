@@ -112,7 +112,7 @@ pub(super) fn generate_batch<B: Backend>(
 
 /// Positions that a request may feed: the last new token is chosen, not fed.
 fn positions(request: &Request) -> usize {
-    (request.prompt.len() + request.max_new).saturating_sub(1).max(1)
+    request.prompt.len().saturating_add(request.max_new).saturating_sub(1).max(1)
 }
 
 fn check<B: Backend>(engine: &Engine<B>, request: &Request) -> Result<(), InferenceError> {

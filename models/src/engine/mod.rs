@@ -218,13 +218,17 @@ impl<B: Backend> InferenceModel for Engine<B> {
                 self.check_tokens(label)?;
                 let (last, fed) = label.split_last().ok_or(InferenceError::EmptyPrompt)?;
                 session.rewind(prompt.len());
-                let after = if fed.is_empty() { Vec::new() } else { session.feed_all(fed)? };
-                let logits = std::iter::once(&after_prompt).chain(&after);
-                let targets = fed.iter().chain(std::iter::once(last));
-                let log_probability = |(logits, target): (&Vec<i32>, &TokenId)| {
+                let own = |logits: &[i32], target: TokenId| {
                     log_probability_q16(logits, target.index()).unwrap_or(i64::MIN)
                 };
-                Ok(logits.zip(targets).map(log_probability).sum())
+                let mut sum = own(&after_prompt, label[0]);
+                if !fed.is_empty() {
+                    let mut targets = fed[1..].iter().chain(std::iter::once(last));
+                    session.feed_each(fed, |logits| {
+                        sum += targets.next().map_or(0, |&target| own(&logits, target));
+                    })?;
+                }
+                Ok(sum)
             })
             .collect()
     }

@@ -51,6 +51,15 @@ impl<'a, B: Backend> Session<'a, B> {
         Ok(logits)
     }
 
+    /// Feeds tokens and shows `visit` the Q16 logits after each, in order; none are kept.
+    pub(super) fn feed_each(
+        &mut self,
+        tokens: &[TokenId],
+        visit: impl FnMut(Vec<i32>),
+    ) -> Result<(), InferenceError> {
+        self.run(tokens, true, visit)
+    }
+
     /// Feeds tokens and returns the Q16 logits after each.
     pub fn feed_all(&mut self, tokens: &[TokenId]) -> Result<Vec<Vec<i32>>, InferenceError> {
         let mut logits = Vec::with_capacity(tokens.len());

@@ -2,8 +2,11 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use metis_kernels::bounds::{MAX_CONTEXT, MAX_INPUTS, MAX_OUTPUTS, within};
+use metis_kernels::{AttentionShape, BoundsError};
+
 use super::ImportError;
-use crate::bundle::{ARCHITECTURE, FORMAT_VERSION, FileBytes, Formats, Manifest, Work};
+use crate::bundle::{ARCHITECTURE, FORMAT_VERSION, FileBytes, Formats, MAX_LAYERS, Manifest, Work};
 
 /// The numbers that make a transformer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +71,17 @@ impl Hyperparameters {
         };
         manifest.work = manifest.derived_work();
         manifest
+    }
+
+    /// Checks every dimension before anything is computed from it or allocated for it.
+    pub(crate) fn check(&self) -> Result<(), BoundsError> {
+        within("vocabulary", self.vocabulary, MAX_OUTPUTS)?;
+        within("context", self.context, MAX_CONTEXT)?;
+        within("hidden width", self.hidden, MAX_INPUTS)?;
+        within("intermediate width", self.intermediate, MAX_INPUTS)?;
+        within("layers", self.layers, MAX_LAYERS)?;
+        let Self { heads, kv_heads, head_dim, .. } = *self;
+        AttentionShape { heads, kv_heads, head_dim }.check()
     }
 
     /// Every tensor of the checkpoint with its shape.

@@ -67,8 +67,10 @@ struct Config {
 
 /// Where newer versions of `transformers` keep the base of RoPE.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RopeParameters {
     rope_theta: Option<f64>,
+    #[serde(alias = "type")]
     rope_type: Option<String>,
 }
 
@@ -104,7 +106,7 @@ impl Config {
         if self.num_hidden_layers > MAX_LAYERS {
             return Err(wrong(format!("{} layers are more than {MAX_LAYERS}", self.num_hidden_layers)));
         }
-        Ok(Hyperparameters {
+        let shape = Hyperparameters {
             vocabulary: self.vocab_size,
             context: self.max_position_embeddings,
             hidden,
@@ -121,7 +123,9 @@ impl Config {
             tied: self.tie_word_embeddings,
             eos,
             pairs: RotaryPairs::Halves,
-        })
+        };
+        shape.check().map_err(|error| wrong(error.to_string()))?;
+        Ok(shape)
     }
 
     fn refuse_variants(&self) -> Result<(), ImportError> {

@@ -51,7 +51,7 @@ fn read_header(file: &[u8]) -> Result<Hyperparameters, String> {
     if !hidden.is_multiple_of(heads) || !(hidden / heads).is_multiple_of(2) || layers > MAX_LAYERS {
         return Err(format!("{layers} layers, a width of {hidden} and {heads} heads do not fit together"));
     }
-    Ok(Hyperparameters {
+    let shape = Hyperparameters {
         // A negative size means a head of its own.
         vocabulary: positive("vocab_size", vocabulary.saturating_abs())?,
         tied: vocabulary > 0,
@@ -66,7 +66,9 @@ fn read_header(file: &[u8]) -> Result<Hyperparameters, String> {
         rope_theta: ROPE_THETA,
         eos: EOS.to_vec(),
         pairs: RotaryPairs::Neighbours,
-    })
+    };
+    shape.check().map_err(|error| error.to_string())?;
+    Ok(shape)
 }
 
 /// Where each tensor is, in the order of the file, and the length of the file; `None` when a product overflows.

@@ -13,6 +13,20 @@ use super::{TokenizerError, guarded};
 
 const NORMALIZERS: &str = "NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, Sequence";
 const PRE_TOKENIZERS: &str = "ByteLevel, Metaspace, Split, Digits, Sequence";
+/// The patterns of GPT-2, Llama 3 and Qwen 2.
+pub(super) const SPLIT_PATTERNS: [&str; 3] = [
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+];
+const KNOWN_PATTERNS: &str = "a string, or the pattern of GPT-2, Llama 3 or Qwen 2";
+const BOUNDED: &str = "at most 8, that make text at most 16 times longer, Replace of a string only";
+/// Most normalizers of a sequence.
+const MAX_NORMALIZERS: usize = 8;
+/// How many times longer `Replace` may make a text, all of them together.
+const MAX_EXPANSION: usize = 16;
+/// Most special tokens that a template may add on one side.
+const MAX_TEMPLATE: usize = 16;
 const POST_PROCESSORS: &str = "TemplateProcessing, ByteLevel, Sequence";
 const DECODERS: &str = "ByteLevel, ByteFallback, Metaspace, Replace, Fuse, Strip, Sequence";
 
@@ -57,6 +71,8 @@ impl Definition {
         check_model(&model)?;
         let (normalizer, pre_tokenizer) = (take("normalizer"), take("pre_tokenizer"));
         check_types("a normalizer", &normalizer, "normalizers", NORMALIZERS)?;
+        check_expansion(&normalizer)?;
+        check_patterns(&pre_tokenizer)?;
         check_types("a pre-tokenizer", &pre_tokenizer, "pretokenizers", PRE_TOKENIZERS)?;
         let (prefix, suffix) = template(&take("post_processor"), vocabulary)?;
         let decoding = decoding(&take("decoder"))?;
@@ -67,7 +83,7 @@ impl Definition {
     /// The library's tokenizer, for text alone.
     pub(super) fn build(&self) -> Result<tokenizers::Tokenizer, TokenizerError> {
         let added: Vec<&Value> = self.added_tokens.iter().map(|token| &token.json).collect();
-        let json = json!({
+        let mut json = json!({
             "version": "1.0",
             "truncation": null,
             "padding": null,
@@ -78,6 +94,8 @@ impl Definition {
             "decoder": null,
             "model": self.model,
         });
+        // Without a type, the library would try one kind of model after the other.
+        json["model"]["type"] = "BPE".into();
         let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(json.to_string()))
             .map_err(TokenizerError::Syntax)?;
         tokenizer.set_encode_special_tokens(true);
@@ -171,10 +189,58 @@ fn check_types(
         .try_for_each(|item| check_types(place, item, items, supported))
 }
 
+/// Normalizers see calldata, whose price is by the byte: what they make of a byte is bounded.
+fn check_expansion(normalizer: &Value) -> Result<(), TokenizerError> {
+    let refused = |found: &str| Err(unsupported("a normalizer", found, BOUNDED));
+    let mut parts = Vec::new();
+    flatten(normalizer, "normalizers", &mut parts);
+    if parts.len() > MAX_NORMALIZERS {
+        return refused("a sequence of more than 8");
+    }
+    let mut expansion = 1;
+    for part in parts {
+        match type_of(part) {
+            "Replace" => {
+                let pattern = part["pattern"]["String"].as_str().unwrap_or_default().len();
+                let content = part["content"].as_str().unwrap_or_default().len();
+                if pattern == 0 {
+                    return refused("Replace of a regular expression or of nothing");
+                }
+                expansion *= content.div_ceil(pattern).clamp(1, MAX_EXPANSION + 1);
+            }
+            "Prepend" if part["prepend"].as_str().unwrap_or_default().len() > MAX_EXPANSION => {
+                return refused("Prepend of a long text");
+            }
+            _ => {}
+        }
+        if expansion > MAX_EXPANSION {
+            return refused("Replace that makes text many times longer");
+        }
+    }
+    Ok(())
+}
+
+/// A regular expression that gives up ends the text early without saying so: only those that cannot are let through.
+fn check_patterns(pre_tokenizer: &Value) -> Result<(), TokenizerError> {
+    let mut parts = Vec::new();
+    flatten(pre_tokenizer, "pretokenizers", &mut parts);
+    for part in parts.into_iter().filter(|part| type_of(part) == "Split") {
+        let plain = part["pattern"]["String"].as_str().is_some_and(|text| !text.is_empty());
+        let known = part["pattern"]["Regex"].as_str().is_some_and(|regex| SPLIT_PATTERNS.contains(&regex));
+        if !plain && !known {
+            return Err(unsupported("a pre-tokenizer", "Split by an unknown pattern", KNOWN_PATTERNS));
+        }
+    }
+    Ok(())
+}
+
 fn check_model(model: &Value) -> Result<(), TokenizerError> {
     // Old files leave the type of a BPE model out.
     if model["type"].as_str().unwrap_or("BPE") != "BPE" {
         return Err(unsupported("a model", type_of(model), "BPE"));
+    }
+    if !model["vocab"].is_object() || !model["merges"].is_array() {
+        return Err(unsupported("a model", "one without a BPE's vocabulary and merges", "BPE"));
     }
     if !model["dropout"].is_null() && model["dropout"].as_f64() != Some(0.0) {
         return Err(unsupported("a model", "BPE with dropout (random)", "BPE without dropout"));
@@ -211,6 +277,9 @@ fn template(value: &Value, vocabulary: usize) -> Result<(Vec<TokenId>, Vec<Token
                 let (before, after) = template(item, vocabulary)?;
                 prefix.splice(0..0, before);
                 suffix.extend(after);
+                if prefix.len().max(suffix.len()) > MAX_TEMPLATE {
+                    return Err(wrong("adds more than 16 special tokens"));
+                }
             }
             Ok((prefix, suffix))
         }
@@ -233,6 +302,9 @@ fn template(value: &Value, vocabulary: usize) -> Result<(Vec<TokenId>, Vec<Token
                         ));
                     }
                     let side = if text_seen { &mut suffix } else { &mut prefix };
+                    if side.len() == MAX_TEMPLATE {
+                        return Err(wrong("adds more than 16 special tokens"));
+                    }
                     side.push(TokenId(id as u32));
                 }
             }
@@ -245,7 +317,7 @@ fn template(value: &Value, vocabulary: usize) -> Result<(Vec<TokenId>, Vec<Token
 fn decoding(value: &Value) -> Result<Decoding, TokenizerError> {
     check_types("a decoder", value, "decoders", DECODERS)?;
     let mut parts = Vec::new();
-    flatten(value, &mut parts);
+    flatten(value, "decoders", &mut parts);
     if parts.iter().any(|part| type_of(part) == "ByteLevel") {
         return Ok(Decoding::ByteLevel);
     }
@@ -262,9 +334,9 @@ fn decoding(value: &Value) -> Result<Decoding, TokenizerError> {
     Ok(Decoding::Pieces { space, byte_fallback })
 }
 
-fn flatten<'a>(value: &'a Value, parts: &mut Vec<&'a Value>) {
-    match value["decoders"].as_array() {
-        Some(items) => items.iter().for_each(|item| flatten(item, parts)),
+fn flatten<'a>(value: &'a Value, items: &str, parts: &mut Vec<&'a Value>) {
+    match value[items].as_array() {
+        Some(inner) => inner.iter().for_each(|item| flatten(item, items, parts)),
         None => parts.push(value),
     }
 }

@@ -168,6 +168,43 @@ fn components_that_are_not_exact_or_known_are_refused() {
 }
 
 #[test]
+fn what_is_unbounded_or_gives_up_silently_is_refused() {
+    // Without a type the library would try WordPiece, WordLevel and Unigram, whose scores are floats.
+    refused(|j| j["model"] = json!({"unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -0.5]]}), "BPE");
+    refused(|j| j["model"] = json!({"vocab": {"a": 3}, "unk_token": "a"}), "BPE");
+    let replace = |content: &str| json!({"type": "Replace", "pattern": {"String": "a"}, "content": content});
+    let sequence = |items: Vec<Value>| json!({"type": "Sequence", "normalizers": items});
+    refused(|j| j["normalizer"] = replace(&"a".repeat(17)), "many times longer");
+    refused(|j| j["normalizer"] = sequence(vec![replace("aaaaa"); 2]), "many times longer");
+    refused(|j| j["normalizer"] = sequence(vec![replace("b"); 9]), "more than 8");
+    refused(|j| j["normalizer"] = json!({"type": "Prepend", "prepend": "a".repeat(17)}), "Prepend");
+    let regex = json!({"Regex": "a*"});
+    refused(
+        |j| j["normalizer"] = json!({"type": "Replace", "pattern": regex, "content": "b"}),
+        "regular expression",
+    );
+    refused(
+        |j| j["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": r"(a|aa)+(?=b)\1?"}}),
+        "unknown pattern",
+    );
+    refused(|j| j["post_processor"]["special_tokens"]["<s>"]["ids"] = json!(vec![1; 17]), "more than 16");
+}
+
+#[test]
+fn the_patterns_of_known_families_are_read() {
+    for pattern in super::json::SPLIT_PATTERNS {
+        let mut json = tokenizer_json();
+        json["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+        ]});
+        let tokenizer = Tokenizer::from_json(json.to_string().as_bytes(), TOKENS).unwrap();
+        let tokens = tokenizer.encode_prompt("the 12 words, isn't it?  \n".as_bytes()).unwrap();
+        assert_eq!(tokenizer.decode(&tokens), b"the 12 words, isn't it?  \n");
+    }
+}
+
+#[test]
 fn stories260k_encodes_as_run_c() {
     let Some((tokenizer, run_c)) = &*STORIES else { return };
     for text in
