@@ -20,8 +20,6 @@ fn main() -> ExitCode {
     let json = cli.global.json;
     match cli.run() {
         Ok(code) => code,
-        // Somebody closed the pipe: they have read what they wanted.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             if json {
                 let text = serde_json::json!({ "error": format!("{error:#}") });
@@ -31,11 +29,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }

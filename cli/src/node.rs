@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use alloy_primitives::B256;
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use metis_kernels::Scalar;
 use metis_models::Bundle;
 use metis_models::engine::{Engine, InferenceModel};
 use metis_precompiles::{ChainConfig, Inference, MetisPrecompiles, ModelEntry, ModelSet};
-use metis_vm::{EvmBuilder, EvmConfig, SpecId, State, Vm, fork};
+use metis_vm::{EvmBuilder, EvmConfig, State, Vm, fork};
 
 use crate::cli::Global;
 
@@ -41,8 +41,9 @@ impl Node {
         if let Some(path) = &global.chain {
             let local = ChainConfig::load(path, embedded)?;
             for model in &mut config.models {
-                if let Some(found) = local.models.iter().find(|local| local.id == model.id) {
-                    model.path.clone_from(&found.path);
+                let found = local.models.iter().find(|local| local.id == model.id);
+                if let Some(path) = found.and_then(|found| found.path.clone()) {
+                    model.path = Some(path);
                 }
             }
         }
@@ -72,9 +73,9 @@ impl Node {
         Ok(serde_json::to_value(&self.config)?)
     }
 
-    /// The hard fork.
-    pub const fn fork(&self) -> SpecId {
-        self.evm.fork
+    /// The rules under which transactions execute on this chain.
+    pub const fn rules(&self) -> &EvmConfig {
+        &self.evm
     }
 
     /// The inference precompile.
@@ -109,7 +110,15 @@ pub fn embedded_bundle() -> anyhow::Result<Bundle> {
 fn load(entry: &ModelEntry, backend: Arc<Scalar>) -> anyhow::Result<Arc<dyn InferenceModel>> {
     let bundle = match &entry.path {
         Some(path) => Bundle::open(path).with_context(|| format!("bundle {}", path.display()))?,
-        None => embedded_bundle()?,
+        None => {
+            let bundle = embedded_bundle()?;
+            ensure!(
+                bundle.id() == entry.id,
+                "it has no `path` and is not the embedded model {}; give its bundle's `path` in chain.toml",
+                bundle.id()
+            );
+            bundle
+        }
     };
     Ok(Arc::new(Engine::load(&bundle, backend)?))
 }

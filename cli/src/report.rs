@@ -24,25 +24,13 @@ impl Report {
 
     /// Prints the result: `value` as JSON, or `text`.
     pub fn finish(self, value: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            serde_json::to_writer_pretty(&mut out, value)?;
-            writeln!(out)?;
-        } else {
-            write!(out, "{}", text())?;
-        }
-        out.flush()?;
-        Ok(())
+        let text = if self.json { serde_json::to_string_pretty(value)? + "\n" } else { text() };
+        write(&text)
     }
 
     /// Prints a line at once, when the output is for people.
     pub fn line(self, text: &str) -> anyhow::Result<()> {
-        if !self.json {
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "{text}")?;
-            out.flush()?;
-        }
-        Ok(())
+        if self.json { Ok(()) } else { write(&format!("{text}\n")) }
     }
 
     /// A progress bar on standard error when that is a terminal; hidden otherwise.
@@ -56,5 +44,14 @@ impl Report {
             bar.set_style(style);
         }
         bar
+    }
+}
+
+/// Writes to standard output. A reader who has closed it has read enough: the exit code still tells the result.
+fn write(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
     }
 }

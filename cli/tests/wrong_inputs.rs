@@ -137,6 +137,11 @@ fn inputs_of_run_are_explained() {
     refused(&["run", "--code", "0x00", "--sol-call", "f("], &["not a signature"]);
     refused(&["run", "--code", "0x00", "--sol-call", "f(uint256)", "many"], &["many", "uint256"]);
     refused(&["run", "--code", "0x00", "--gas", "100"], &["rejected"]);
+    let after = metisvm(&["run", "--code", "0x00", "--sol-call", "f(int256)", "-5", "--json"]);
+    assert!(
+        serde_json::from_slice::<serde_json::Value>(&after.stdout).is_ok(),
+        "options may follow the call"
+    );
     refused(&["run", "--code", "0x00", "--device", "cuda"], &["no CUDA backend"]);
     let folder = Folder::new();
     let state = folder.write("state.json", "{\"0x01\": {}}");
@@ -186,6 +191,18 @@ fn forged_and_malformed_records_are_told_apart() {
     assert_eq!(output.status.code(), Some(1));
     let message = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(message.contains("NOT identical") && message.contains(gas), "{message}");
+
+    // Inputs that were changed to fit a changed outcome: the record contradicts its own chain.
+    let other = folder.write("other.json", &text.replace("\"chainId\": 1", "\"chainId\": 5"));
+    refused(&["verify", &other], &["other.json", "chain id 5"]);
+    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    value["block"]["gasLimit"] = serde_json::json!(1u64 << 62);
+    let huge = folder.write("huge.json", &value.to_string());
+    refused(&["verify", &huge], &["block gas limit"]);
+    value = serde_json::from_str(&text).unwrap();
+    value["chain"] = serde_json::json!({});
+    let vague = folder.write("vague.json", &value.to_string());
+    refused(&["verify", &vague], &["vague.json", "incomplete"]);
 
     let half = folder.write("half.json", &text[..text.len() / 2]);
     refused(&["verify", &half], &["half.json", "malformed"]);

@@ -92,6 +92,10 @@ impl Inference {
         if self.memo.is_off() {
             return self.execute(calldata, limit);
         }
+        // Not even the memo's hash is computed before the calldata is paid.
+        if self.gas.input(calldata.len()) > limit {
+            return Ok(Outcome::OutOfGas);
+        }
         let key = keccak256(calldata);
         if let Some(answer) = self.memo.get(key) {
             return Ok(answer.within(limit));

@@ -8,13 +8,13 @@ use alloy_primitives::{B256, Bytes};
 use alloy_sol_types::SolCall;
 use anyhow::{Context, bail};
 use clap::Args;
-use metis_precompiles::abi::{Sampling, generateCall, quoteCall};
+use metis_precompiles::abi::{Finish, Sampling, generateCall, quoteCall};
 use metis_precompiles::{Gas, Inference};
 use metis_vm::{Recorder, State, VerifyError};
 use serde::Serialize;
 
 use crate::cli::Global;
-use crate::commands::run::describe_revert;
+use crate::commands::run::{describe_error, describe_revert};
 use crate::node::Node;
 use crate::report::Report;
 use crate::wallet::{Wallet, decimal, digest};
@@ -149,7 +149,7 @@ fn ask(node: &Node, wallet: &mut Wallet, instruction: String) -> anyhow::Result<
         Some(reason) => format!("{}: {reason}", outcome.status),
         None => outcome.status.to_string(),
     };
-    let new_tokens = generated.tokens.len() + 1;
+    let new_tokens = generated.tokens.len() + usize::from(generated.finish != Finish::Length);
     Ok(Call {
         prompt: instruction,
         answer: String::from_utf8_lossy(&generated.text).into_owned(),
@@ -168,7 +168,12 @@ fn ask(node: &Node, wallet: &mut Wallet, instruction: String) -> anyhow::Result<
 fn precompile(inference: &Inference, calldata: &[u8]) -> anyhow::Result<(Bytes, Gas)> {
     match inference.call(calldata, Gas(u64::MAX))? {
         metis_precompiles::Outcome::Return { output, gas } => Ok((output, gas)),
-        metis_precompiles::Outcome::Revert { output, .. } => bail!("the precompile reverts with {output}"),
+        metis_precompiles::Outcome::Revert { output, .. } => {
+            bail!(
+                "the model refuses this instruction: {}",
+                describe_error(&output).unwrap_or_else(|| output.to_string())
+            )
+        }
         metis_precompiles::Outcome::OutOfGas => bail!("the precompile has no price for this call"),
     }
 }

@@ -46,7 +46,7 @@ pub struct Run {
     #[arg(long, value_name = "HEX", conflicts_with = "sol_call")]
     input: Option<String>,
     /// A Solidity function and its arguments, for example: --sol-call 'ask(string)(string)' 'hello'
-    #[arg(long, value_names = ["SIGNATURE", "ARGUMENT"], num_args = 1.., allow_hyphen_values = true)]
+    #[arg(long, value_names = ["SIGNATURE", "ARGUMENT"], num_args = 1.., allow_negative_numbers = true)]
     sol_call: Option<Vec<String>>,
     /// State to start from: accounts as JSON (docs/evm.md).
     #[arg(long, value_name = "FILE")]
@@ -162,12 +162,14 @@ fn decode_output(function: &Function, outcome: &Outcome) -> Option<Vec<String>> 
 
 /// What a reverted call says, when it is an error that this program knows.
 pub fn describe_revert(outcome: &Outcome) -> Option<String> {
-    if outcome.status != Status::Revert {
-        return None;
-    }
+    if outcome.status == Status::Revert { describe_error(&outcome.output) } else { None }
+}
+
+/// What revert data says, when it is an error that this program knows.
+pub fn describe_error(data: &[u8]) -> Option<String> {
     ERRORS.iter().find_map(|signature| {
         let error = Error::parse(signature).ok()?;
-        let decoded = error.decode_error(&outcome.output).ok()?;
+        let decoded = error.decode_error(data).ok()?;
         let arguments: Vec<String> = decoded.body.iter().map(show).collect();
         Some(format!("{}({})", error.name, arguments.join(", ")))
     })

@@ -26,12 +26,23 @@ impl Verify {
         let text = std::fs::read_to_string(&self.record).with_context(place)?;
         let record = Record::from_json(&text).with_context(place)?;
         let node = Node::from_record(&record.chain, global)?;
+        let rules = node.rules();
         ensure!(
-            node.fork() == record.fork,
-            "record {}: its chain is at fork {}, its transactions at {}; one of them was changed",
+            rules.fork == record.fork
+                && rules.chain_id == record.chain_id
+                && rules.tx_gas_limit_cap == record.tx_gas_limit_cap
+                && record.block.gas_limit <= rules.block.gas_limit,
+            "record {}: its rules (fork {}, chain id {}, gas cap, block gas limit) are not those of its chain (fork {}, chain id {}); one of them was changed",
             self.record.display(),
-            fork::name(node.fork()),
-            fork::name(record.fork)
+            fork::name(record.fork),
+            record.chain_id,
+            fork::name(rules.fork),
+            rules.chain_id
+        );
+        ensure!(
+            global.chain.is_some() || node.chain()? == record.chain,
+            "record {}: its chain configuration is incomplete; a record names every constant",
+            self.record.display()
         );
         let transactions = record.transactions.len();
         match record.verify(node.precompiles()) {
