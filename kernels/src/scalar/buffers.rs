@@ -9,6 +9,18 @@ fn mismatch(kernel: &'static str, expected: String, actual: String) -> BackendEr
     BackendError::Shape { kernel, expected, actual }
 }
 
+fn same_width(kernel: &'static str, expected: usize, actual: usize) -> Result<(), BackendError> {
+    if expected == actual {
+        Ok(())
+    } else {
+        Err(mismatch(kernel, format!("{expected} channels"), actual.to_string()))
+    }
+}
+
+fn in_use(kernel: &'static str, row: usize, rows: usize) -> Result<(), BackendError> {
+    if row < rows { Ok(()) } else { Err(mismatch(kernel, format!("a row below {rows}"), row.to_string())) }
+}
+
 /// `[rows, width]` of `i32` in Q16.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Residual {
@@ -46,11 +58,8 @@ impl Residual {
     }
 
     pub(super) fn checked_row(&self, kernel: &'static str, row: usize) -> Result<&[i32], BackendError> {
-        if row < self.rows {
-            Ok(self.row(row))
-        } else {
-            Err(mismatch(kernel, format!("a row below {}", self.rows), row.to_string()))
-        }
+        in_use(kernel, row, self.rows)?;
+        Ok(self.row(row))
     }
 
     /// Makes room for the result of `kernel`.
@@ -70,11 +79,7 @@ impl Residual {
     }
 
     pub(super) fn expect(&self, kernel: &'static str, width: usize) -> Result<(), BackendError> {
-        if self.width == width {
-            Ok(())
-        } else {
-            Err(mismatch(kernel, format!("{width} channels"), self.width.to_string()))
-        }
+        same_width(kernel, width, self.width)
     }
 
     /// Replaces the contents by whole rows.
@@ -152,19 +157,12 @@ impl Activations {
     }
 
     pub(super) fn expect(&self, kernel: &'static str, width: usize) -> Result<(), BackendError> {
-        if self.width == width {
-            Ok(())
-        } else {
-            Err(mismatch(kernel, format!("{width} channels"), self.width.to_string()))
-        }
+        same_width(kernel, width, self.width)
     }
 
     pub(super) fn checked_row(&self, kernel: &'static str, row: usize) -> Result<&[i16], BackendError> {
-        if row < self.rows {
-            Ok(self.row(row))
-        } else {
-            Err(mismatch(kernel, format!("a row below {}", self.rows), row.to_string()))
-        }
+        in_use(kernel, row, self.rows)?;
+        Ok(self.row(row))
     }
 
     /// Replaces the contents by whole rows.

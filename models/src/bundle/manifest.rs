@@ -3,8 +3,8 @@
 //! Its bytes are canonical JSON (`docs/bundle.md`), so that one model has one manifest and one hash.
 
 use alloy_primitives::{B256, keccak256};
-use metis_kernels::AttentionShape;
 use metis_kernels::bounds::{MAX_CONTEXT, MAX_INPUTS, MAX_OUTPUTS, within};
+use metis_kernels::{AttentionShape, BoundsError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -120,6 +120,20 @@ pub struct FileEntry {
     pub root: B256,
 }
 
+/// Checks the dimensions of a transformer (vocabulary, context, hidden, intermediate, layers; attention) against the bounds that the
+/// number formats are proven for.
+pub(crate) fn check_dimensions(
+    [vocabulary, context, hidden, intermediate, layers]: [usize; 5],
+    attention: AttentionShape,
+) -> Result<(), BoundsError> {
+    within("vocabulary", vocabulary, MAX_OUTPUTS)?;
+    within("context", context, MAX_CONTEXT)?;
+    within("hidden", hidden, MAX_INPUTS)?;
+    within("intermediate", intermediate, MAX_INPUTS)?;
+    within("layers", layers, MAX_LAYERS)?;
+    attention.check()
+}
+
 impl Manifest {
     /// Reads a manifest and refuses anything but the canonical bytes of a valid one.
     pub fn decode(bytes: &[u8]) -> Result<Self, BundleError> {
@@ -187,12 +201,8 @@ impl Manifest {
         if self.formats != Formats::default() {
             return wrong("formats", &format!("{:?}", self.formats), "this build has one set of formats");
         }
-        within("vocabulary", self.vocabulary, MAX_OUTPUTS)?;
-        within("context", self.context, MAX_CONTEXT)?;
-        within("hidden", self.hidden, MAX_INPUTS)?;
-        within("intermediate", self.intermediate, MAX_INPUTS)?;
-        within("layers", self.layers, MAX_LAYERS)?;
-        self.attention().check()?;
+        let Self { vocabulary, context, hidden, intermediate, layers, .. } = *self;
+        check_dimensions([vocabulary, context, hidden, intermediate, layers], self.attention())?;
         if !(1..=MAX_EPSILON_Q32).contains(&self.norm_epsilon_q32) {
             return wrong("norm_epsilon_q32", &self.norm_epsilon_q32, "it must be between 1 and 2^32");
         }

@@ -16,11 +16,11 @@ use std::path::Path;
 use alloy_primitives::{B256, keccak256};
 
 pub use error::{BundleError, DamagedLeaf};
-pub(crate) use manifest::valid_name;
 pub use manifest::{
     ARCHITECTURE, FORMAT_VERSION, FileEntry, Formats, MAX_EOS, MAX_LAYERS, MAX_MANIFEST_BYTES,
     MAX_NAME_BYTES, MAX_TOKENIZER_BYTES, Manifest, Work,
 };
+pub(crate) use manifest::{check_dimensions, valid_name};
 pub(crate) use mapping::FileBytes;
 pub(crate) use tensors::{Content, layout, matrix_shape};
 pub use tensors::{LAYER_MATRICES, LAYER_NORMS, Matrix};

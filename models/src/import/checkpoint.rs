@@ -2,11 +2,10 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use metis_kernels::bounds::{MAX_CONTEXT, MAX_INPUTS, MAX_OUTPUTS, within};
 use metis_kernels::{AttentionShape, BoundsError};
 
 use super::ImportError;
-use crate::bundle::{ARCHITECTURE, FORMAT_VERSION, FileBytes, Formats, MAX_LAYERS, Manifest, Work};
+use crate::bundle::{ARCHITECTURE, FORMAT_VERSION, FileBytes, Formats, Manifest, Work, check_dimensions};
 
 /// The numbers that make a transformer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,13 +74,9 @@ impl Hyperparameters {
 
     /// Checks every dimension before anything is computed from it or allocated for it.
     pub(crate) fn check(&self) -> Result<(), BoundsError> {
-        within("vocabulary", self.vocabulary, MAX_OUTPUTS)?;
-        within("context", self.context, MAX_CONTEXT)?;
-        within("hidden width", self.hidden, MAX_INPUTS)?;
-        within("intermediate width", self.intermediate, MAX_INPUTS)?;
-        within("layers", self.layers, MAX_LAYERS)?;
-        let Self { heads, kv_heads, head_dim, .. } = *self;
-        AttentionShape { heads, kv_heads, head_dim }.check()
+        let Self { vocabulary, context, hidden, intermediate, layers, heads, kv_heads, head_dim, .. } = *self;
+        let attention = AttentionShape { heads, kv_heads, head_dim };
+        check_dimensions([vocabulary, context, hidden, intermediate, layers], attention)
     }
 
     /// Every tensor of the checkpoint with its shape.
