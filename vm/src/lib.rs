@@ -12,6 +12,7 @@
 //! | [`outcome`] | what came of it |
 //! | [`state`] | accounts as a value: JSON in, JSON out, one digest |
 //! | [`evm`] | [`EvmBuilder`] and [`Vm`], which execute |
+//! | [`fusion`] | the fused interpreter, for any revm |
 //! | [`record`] | a run as a document that anybody can replay and compare |
 //!
 //! The way through: a [`State`] and an [`EvmConfig`] go into an [`EvmBuilder`]; `build(precompiles)` gives a [`Vm`];
@@ -30,6 +31,7 @@ pub mod config;
 pub mod error;
 pub mod evm;
 pub mod fork;
+pub mod fusion;
 pub mod outcome;
 pub mod record;
 pub mod state;
@@ -41,6 +43,7 @@ pub use config::{BlockInfo, EvmConfig};
 pub use error::VmError;
 pub use evm::{EvmBuilder, EvmContext, Precompiles, StateDb, Vm};
 pub use fork::{SpecId, UnknownFork};
+pub use fusion::{FusedEvm, FusionCache, FusionConfig, Interpreter, WithFusion};
 pub use outcome::{HaltReason, Log, Outcome, Status};
 pub use record::{Difference, Record, RecordError, Recorder, VerifyError};
 pub use state::{Account, State, StateError};

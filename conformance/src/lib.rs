@@ -1,0 +1,6 @@
+//! Ethereum's own tests, for any of MetisVM's interpreters.
+
+#![forbid(unsafe_code)]
+
+pub mod blocks;
+pub mod statetest;

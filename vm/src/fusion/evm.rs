@@ -1,0 +1,188 @@
+//! revm's `Evm` with another interpreter inside.
+
+use super::FusionCache;
+use revm::{
+    Database, DatabaseCommit, ExecuteCommitEvm, ExecuteEvm, InspectEvm, Inspector,
+    context::{ContextSetters, ContextTr, Evm, FrameStack, JournalTr, result::*},
+    handler::{
+        EthFrame, EvmTr, FrameInitOrResult, FrameResult, FrameTr, Handler, MainnetHandler, PrecompileProvider,
+        evm::{ContextDbError, FrameInitResult},
+        instructions::InstructionProvider,
+    },
+    inspector::{InspectorEvmTr, InspectorHandler, JournalExt},
+    interpreter::{InterpreterResult, interpreter::EthInterpreter, interpreter_action::FrameInit},
+    state::EvmState,
+};
+use std::ops::{Deref, DerefMut};
+
+/// Gives any revm `Evm` the fused interpreter.
+pub trait WithFusion: Sized {
+    /// The same machine, executing fused programs from `cache`.
+    fn with_fusion(self, cache: FusionCache) -> FusedEvm<Self>;
+}
+
+impl<CTX, INSP, I, P> WithFusion for Evm<CTX, INSP, I, P, EthFrame<EthInterpreter>> {
+    fn with_fusion(self, cache: FusionCache) -> FusedEvm<Self> {
+        FusedEvm { evm: self, cache }
+    }
+}
+
+/// A revm `Evm` that executes frames by fused programs. It dereferences to the `Evm` inside.
+///
+/// With an inspector attached (`inspect_*`), frames run in revm's own step loop, so traces never see a fused op.
+#[derive(Debug)]
+pub struct FusedEvm<E> {
+    evm: E,
+    cache: FusionCache,
+}
+
+impl<E> FusedEvm<E> {
+    /// The cache.
+    pub fn cache(&self) -> &FusionCache {
+        &self.cache
+    }
+
+    /// The machine without fusion.
+    pub fn into_inner(self) -> E {
+        self.evm
+    }
+}
+
+impl<E> Deref for FusedEvm<E> {
+    type Target = E;
+
+    fn deref(&self) -> &E {
+        &self.evm
+    }
+}
+
+impl<E> DerefMut for FusedEvm<E> {
+    fn deref_mut(&mut self) -> &mut E {
+        &mut self.evm
+    }
+}
+
+type Eth<CTX, INSP, I, P> = Evm<CTX, INSP, I, P, EthFrame<EthInterpreter>>;
+
+impl<CTX, INSP, I, P> EvmTr for FusedEvm<Eth<CTX, INSP, I, P>>
+where
+    CTX: ContextTr,
+    I: InstructionProvider<Context = CTX, InterpreterTypes = EthInterpreter>,
+    P: PrecompileProvider<CTX, Output = InterpreterResult>,
+{
+    type Context = CTX;
+    type Instructions = I;
+    type Precompiles = P;
+    type Frame = EthFrame<EthInterpreter>;
+
+    #[inline]
+    fn all(&self) -> (&CTX, &I, &P, &FrameStack<Self::Frame>) {
+        self.evm.all()
+    }
+
+    #[inline]
+    fn all_mut(&mut self) -> (&mut CTX, &mut I, &mut P, &mut FrameStack<Self::Frame>) {
+        self.evm.all_mut()
+    }
+
+    #[inline]
+    fn frame_init(
+        &mut self,
+        frame_input: FrameInit,
+    ) -> Result<FrameInitResult<'_, Self::Frame>, ContextDbError<CTX>> {
+        self.evm.frame_init(frame_input)
+    }
+
+    #[inline]
+    fn frame_run(&mut self) -> Result<FrameInitOrResult<Self::Frame>, ContextDbError<CTX>> {
+        self.evm.frame_run()
+    }
+
+    #[inline]
+    fn frame_return_result(
+        &mut self,
+        result: <Self::Frame as FrameTr>::FrameResult,
+    ) -> Result<Option<FrameResult>, ContextDbError<CTX>> {
+        self.evm.frame_return_result(result)
+    }
+}
+
+impl<CTX, INSP, I, P> InspectorEvmTr for FusedEvm<Eth<CTX, INSP, I, P>>
+where
+    CTX: ContextTr<Journal: JournalExt> + ContextSetters,
+    I: InstructionProvider<Context = CTX, InterpreterTypes = EthInterpreter>,
+    P: PrecompileProvider<CTX, Output = InterpreterResult>,
+    INSP: Inspector<CTX, EthInterpreter>,
+{
+    type Inspector = INSP;
+
+    fn all_inspector(&self) -> (&CTX, &I, &P, &FrameStack<Self::Frame>, &INSP) {
+        self.evm.all_inspector()
+    }
+
+    fn all_mut_inspector(&mut self) -> (&mut CTX, &mut I, &mut P, &mut FrameStack<Self::Frame>, &mut INSP) {
+        self.evm.all_mut_inspector()
+    }
+}
+
+impl<CTX, INSP, I, P> ExecuteEvm for FusedEvm<Eth<CTX, INSP, I, P>>
+where
+    CTX: ContextTr<Journal: JournalTr<State = EvmState>> + ContextSetters,
+    I: InstructionProvider<Context = CTX, InterpreterTypes = EthInterpreter>,
+    P: PrecompileProvider<CTX, Output = InterpreterResult>,
+{
+    type ExecutionResult = ExecutionResult<HaltReason>;
+    type State = EvmState;
+    type Error = EVMError<<CTX::Db as Database>::Error, InvalidTransaction>;
+    type Tx = <CTX as ContextTr>::Tx;
+    type Block = <CTX as ContextTr>::Block;
+
+    fn set_block(&mut self, block: Self::Block) {
+        self.evm.ctx.set_block(block);
+    }
+
+    fn transact_one(&mut self, tx: Self::Tx) -> Result<Self::ExecutionResult, Self::Error> {
+        self.evm.ctx.set_tx(tx);
+        MainnetHandler::default().run(self)
+    }
+
+    fn finalize(&mut self) -> Self::State {
+        self.evm.ctx.journal_mut().finalize()
+    }
+
+    fn replay(&mut self) -> Result<ResultAndState<HaltReason>, Self::Error> {
+        let result = MainnetHandler::default().run(self);
+        let state = self.finalize();
+        result.map(|result| ResultAndState::new(result, state))
+    }
+}
+
+impl<CTX, INSP, I, P> ExecuteCommitEvm for FusedEvm<Eth<CTX, INSP, I, P>>
+where
+    CTX: ContextTr<Journal: JournalTr<State = EvmState>, Db: DatabaseCommit> + ContextSetters,
+    I: InstructionProvider<Context = CTX, InterpreterTypes = EthInterpreter>,
+    P: PrecompileProvider<CTX, Output = InterpreterResult>,
+{
+    fn commit(&mut self, state: Self::State) {
+        self.evm.ctx.db_mut().commit(state);
+    }
+}
+
+impl<CTX, INSP, I, P> InspectEvm for FusedEvm<Eth<CTX, INSP, I, P>>
+where
+    CTX: ContextTr<Journal: JournalTr<State = EvmState> + JournalExt> + ContextSetters,
+    I: InstructionProvider<Context = CTX, InterpreterTypes = EthInterpreter>,
+    P: PrecompileProvider<CTX, Output = InterpreterResult>,
+    INSP: Inspector<CTX, EthInterpreter>,
+{
+    type Inspector = INSP;
+
+    fn set_inspector(&mut self, inspector: Self::Inspector) {
+        self.evm.inspector = inspector;
+    }
+
+    fn inspect_one_tx(&mut self, tx: Self::Tx) -> Result<Self::ExecutionResult, Self::Error> {
+        self.evm.ctx.set_tx(tx);
+        MainnetHandler::default().inspect_run(self)
+    }
+}
