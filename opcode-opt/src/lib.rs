@@ -24,8 +24,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod decode;
+pub mod fuse;
 pub mod isa;
+pub mod profile;
+pub mod program;
+pub mod stream;
 
+pub use cache::{CacheStats, CodeCache, Key, Linker, Request};
 pub use decode::{Block, Exit, Instruction};
+pub use fuse::{Rules, Target};
 pub use isa::{Flow, GasClass, Op};
+pub use profile::Profile;
+pub use program::Program;
+pub use stream::{Kind, Mode, StreamOp};

@@ -1,8 +1,20 @@
 //! Fusion for any revm: one line, `evm.with_fusion(cache)`.
 
+mod dispatch;
+mod divide;
+mod engine;
 mod evm;
+mod handlers;
+mod local;
+mod machine;
+mod memo;
+mod tables;
+mod words;
 
 pub use evm::{FusedEvm, WithFusion};
+pub use metis_opcode_opt::CacheStats;
+
+use metis_opcode_opt::CodeCache;
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -73,12 +85,13 @@ impl Default for FusionConfig {
 #[derive(Clone, Debug)]
 pub struct FusionCache {
     config: Arc<FusionConfig>,
+    programs: CodeCache,
 }
 
 impl FusionCache {
     /// An empty cache.
     pub fn new(config: FusionConfig) -> Self {
-        Self { config: Arc::new(config) }
+        Self { config: Arc::new(config), programs: CodeCache::new(config.max_bytes) }
     }
 
     /// The configuration.
@@ -87,7 +100,18 @@ impl FusionCache {
     }
 
     /// Waits until the background fuser has nothing left to do.
-    pub fn wait(&self) {}
+    pub fn wait(&self) {
+        self.programs.wait();
+    }
+
+    /// What is in it: programs, bytes, evictions.
+    pub fn stats(&self) -> CacheStats {
+        self.programs.stats()
+    }
+
+    fn programs(&self) -> &CodeCache {
+        &self.programs
+    }
 }
 
 impl Default for FusionCache {

@@ -25,7 +25,7 @@
 //!
 //! [revm]: https://docs.rs/revm
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod config;
 pub mod error;
@@ -43,7 +43,7 @@ pub use config::{BlockInfo, EvmConfig};
 pub use error::VmError;
 pub use evm::{EvmBuilder, EvmContext, Precompiles, StateDb, Vm};
 pub use fork::{SpecId, UnknownFork};
-pub use fusion::{FusedEvm, FusionCache, FusionConfig, Interpreter, WithFusion};
+pub use fusion::{CacheStats, FusedEvm, FusionCache, FusionConfig, Interpreter, WithFusion};
 pub use outcome::{HaltReason, Log, Outcome, Status};
 pub use record::{Difference, Record, RecordError, Recorder, VerifyError};
 pub use state::{Account, State, StateError};

@@ -1,11 +1,12 @@
 //! revm's `Evm` with another interpreter inside.
 
-use super::FusionCache;
+use super::{FusionCache, local::Local};
 use revm::{
     Database, DatabaseCommit, ExecuteCommitEvm, ExecuteEvm, InspectEvm, Inspector,
     context::{ContextSetters, ContextTr, Evm, FrameStack, JournalTr, result::*},
     handler::{
-        EthFrame, EvmTr, FrameInitOrResult, FrameResult, FrameTr, Handler, MainnetHandler, PrecompileProvider,
+        EthFrame, EvmTr, FrameInitOrResult, FrameResult, FrameTr, Handler, MainnetHandler,
+        PrecompileProvider,
         evm::{ContextDbError, FrameInitResult},
         instructions::InstructionProvider,
     },
@@ -23,7 +24,7 @@ pub trait WithFusion: Sized {
 
 impl<CTX, INSP, I, P> WithFusion for Evm<CTX, INSP, I, P, EthFrame<EthInterpreter>> {
     fn with_fusion(self, cache: FusionCache) -> FusedEvm<Self> {
-        FusedEvm { evm: self, cache }
+        FusedEvm { evm: self, cache, local: Local::default() }
     }
 }
 
@@ -34,6 +35,7 @@ impl<CTX, INSP, I, P> WithFusion for Evm<CTX, INSP, I, P, EthFrame<EthInterprete
 pub struct FusedEvm<E> {
     evm: E,
     cache: FusionCache,
+    local: Local,
 }
 
 impl<E> FusedEvm<E> {
@@ -95,7 +97,21 @@ where
 
     #[inline]
     fn frame_run(&mut self) -> Result<FrameInitOrResult<Self::Frame>, ContextDbError<CTX>> {
-        self.evm.frame_run()
+        let frame = self.evm.frame_stack.get();
+        let context = &mut self.evm.ctx;
+        let instructions = &self.evm.instruction;
+        let action = self.local.run(
+            &self.cache,
+            &mut frame.interpreter,
+            instructions.instruction_table(),
+            instructions.gas_table(),
+            context,
+        );
+        let next = frame.process_next_action::<_, ContextDbError<CTX>>(context, action)?;
+        if next.is_result() {
+            frame.set_finished(true);
+        }
+        Ok(next)
     }
 
     #[inline]

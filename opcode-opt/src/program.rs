@@ -1,0 +1,119 @@
+//! A fused program: cells, and the ways between them and the code.
+//!
+//! # Layout
+//! An op is one header cell of 16 bytes and, by its kind, more cells behind it:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0..8 | the op, as a number; the interpreter puts its handler here |
+//! | 8..10 | static gas of all parts |
+//! | 10 | first depth, count or byte |
+//! | 11 | second depth; bit 7: taken if false |
+//! | 12..16 | constant; or distance to the destination in bytes; or the offset behind a plain instruction; or for a wide op the most bytes that may be on the stack |
+//! | +16..+24 | of a comparing branch: its constant |
+//! | +16..+48 | of a wide op: its constant, least limb first |
+//! | +16.. | of a select: per entry 8 bytes, constant and distance |
+
+use crate::stream::StreamOp;
+
+/// Bytes of a cell.
+pub const CELL: usize = 16;
+
+/// The offset in the code is kept at least for every such number of cells; in between it is counted.
+pub(crate) const SEGMENT: usize = 64;
+
+/// A fused program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    cells: Box<[[u64; 2]]>,
+    /// By offset in the code: the cell where a jump to it lands, plus one; 0 is no destination.
+    jumps: Box<[u16]>,
+    /// By cell: bytes of code that the op there stands for.
+    covers: Box<[u8]>,
+    /// Cells from which on ops follow one another in the code, and the offset of the first.
+    segments: Box<[(u16, u32)]>,
+    /// Offsets behind instructions that leave for another frame, and the cell plus one.
+    resumes: Box<[(u32, u16)]>,
+    ops: usize,
+    instructions: usize,
+}
+
+impl Program {
+    pub(crate) fn new(
+        cells: Vec<[u64; 2]>,
+        jumps: Vec<u16>,
+        covers: Vec<u8>,
+        segments: Vec<(u16, u32)>,
+        resumes: Vec<(u32, u16)>,
+        ops: usize,
+        instructions: usize,
+    ) -> Self {
+        Self {
+            cells: cells.into(),
+            jumps: jumps.into(),
+            covers: covers.into(),
+            segments: segments.into(),
+            resumes: resumes.into(),
+            ops,
+            instructions,
+        }
+    }
+
+    /// The cells.
+    pub fn cells(&self) -> &[[u64; 2]] {
+        &self.cells
+    }
+
+    /// Puts what `handler` says in the place of each op's number.
+    pub fn link(&mut self, handler: impl Fn(StreamOp) -> u64) {
+        let starts: Vec<usize> = self.starts().map(|(cell, _, _)| cell).collect();
+        for cell in starts {
+            self.cells[cell][0] = handler(StreamOp::ALL[self.cells[cell][0] as usize]);
+        }
+    }
+
+    /// By offset in the code: the cell where a jump to it lands, plus one; 0 is no destination.
+    pub fn jumps(&self) -> &[u16] {
+        &self.jumps
+    }
+
+    /// Where execution goes on at this offset behind a call or create.
+    pub fn resume(&self, pc: usize) -> Option<usize> {
+        let found = self.resumes.binary_search_by_key(&pc, |&(pc, _)| pc as usize).ok()?;
+        Some(usize::from(self.resumes[found].1) - 1)
+    }
+
+    /// The offset in the code of the op in this cell.
+    pub fn pc(&self, cell: usize) -> usize {
+        let segment =
+            self.segments.partition_point(|&(first, _)| usize::from(first) <= cell).saturating_sub(1);
+        let Some(&(first, pc)) = self.segments.get(segment) else { return 0 };
+        let before = self.covers.get(usize::from(first)..cell).unwrap_or_default();
+        pc as usize + before.iter().map(|&len| usize::from(len)).sum::<usize>()
+    }
+
+    /// Every op: its cell, its offset in the code, the bytes that it stands for.
+    pub fn starts(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
+        let starts = self.covers.iter().enumerate().filter(|&(_, &len)| len > 0);
+        starts.map(|(cell, &len)| (cell, self.pc(cell), usize::from(len)))
+    }
+
+    /// Ops.
+    pub fn ops(&self) -> usize {
+        self.ops
+    }
+
+    /// Instructions that the ops stand for.
+    pub fn instructions(&self) -> usize {
+        self.instructions
+    }
+
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.cells)
+            + size_of_val(&*self.jumps)
+            + size_of_val(&*self.covers)
+            + size_of_val(&*self.segments)
+            + size_of_val(&*self.resumes)
+    }
+}

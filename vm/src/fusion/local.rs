@@ -1,0 +1,207 @@
+//! What one EVM knows without asking others.
+
+use super::{
+    FusionCache, Interpreter, dispatch,
+    engine::{self, Tools},
+    memo::Memo,
+    tables::Tables,
+};
+use alloy_primitives::{B256, Bytes};
+use metis_opcode_opt::{Key, Linker, Profile, Program, Request};
+use revm::{
+    context::Host,
+    interpreter::{
+        InstructionTable, InterpreterAction,
+        instructions::GasTable,
+        interpreter::EthInterpreter,
+        interpreter_action::FrameInput,
+        interpreter_types::{Jumps, LoopControl},
+    },
+};
+use std::{fmt, sync::Arc};
+
+/// Programs that are found without a lock, by the hash's first bytes.
+const NEAR: usize = 64;
+/// Codes whose heat is known.
+const WARMING: usize = 256;
+/// Steps for which a contract is watched before it is fused.
+const PROFILED_STEPS: usize = 20_000;
+
+type Frame = revm::interpreter::Interpreter<EthInterpreter>;
+
+/// Programs at hand, the heat of code that has none, and hashes of short inputs.
+#[derive(Default)]
+pub(super) struct Local {
+    tables: Option<Tables>,
+    near: Vec<Option<(B256, Arc<Program>)>>,
+    warming: Vec<Option<Warming>>,
+    memo: Memo,
+}
+
+/// Code that has no program yet.
+struct Warming {
+    code: B256,
+    /// Gas that it has burnt.
+    gas: u64,
+    profile: Option<Profile>,
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local").finish_non_exhaustive()
+    }
+}
+
+impl Local {
+    /// Executes a frame until it returns or calls.
+    pub(super) fn run<H: Host>(
+        &mut self,
+        cache: &FusionCache,
+        frame: &mut Frame,
+        instructions: &InstructionTable<EthInterpreter, H>,
+        gas: &GasTable,
+        host: &mut H,
+    ) -> InterpreterAction {
+        let kind = cache.config().interpreter;
+        let always = matches!(kind, Interpreter::FusedAlways | Interpreter::Plain);
+        // Initcode comes without a hash, and is executed once.
+        if always {
+            frame.bytecode.get_or_calculate_hash();
+        }
+        let Some(hash) = frame.bytecode.hash().filter(|_| kind != Interpreter::Revm) else {
+            return frame.run_plain(instructions, gas, host);
+        };
+        self.look_at_tables(frame, gas, instructions);
+
+        let place = usize::from(hash[0]) % NEAR;
+        let near = self.near.get(place).and_then(Option::as_ref).filter(|(code, _)| *code == hash);
+        let program = match near {
+            Some((_, program)) => Arc::clone(program),
+            None => match self.find::<H>(cache, frame, hash, always) {
+                Some(program) => {
+                    self.near.resize_with(NEAR, || None);
+                    self.near[place] = Some((hash, Arc::clone(&program)));
+                    program
+                }
+                None => return self.warm(cache, frame, instructions, gas, host, hash),
+            },
+        };
+        engine::execute(&program, frame, host, Tools { instructions, gas, memo: &mut self.memo })
+    }
+
+    /// Tables may change between transactions. Programs at hand are for the old ones then.
+    fn look_at_tables<H: Host>(
+        &mut self,
+        frame: &Frame,
+        gas: &GasTable,
+        instructions: &InstructionTable<EthInterpreter, H>,
+    ) {
+        let begins = frame.input.depth == 0 && frame.bytecode.pc() == 0;
+        let spec = frame.runtime_flag.spec_id;
+        let current =
+            self.tables.as_ref().is_some_and(|tables| !begins || tables.are(spec, gas, instructions));
+        if !current {
+            let tables = Tables::new(spec, gas, instructions);
+            self.near.clear();
+            self.warming.clear();
+            self.tables = Some(tables);
+        }
+    }
+
+    fn find<H: Host>(
+        &self,
+        cache: &FusionCache,
+        frame: &Frame,
+        hash: B256,
+        always: bool,
+    ) -> Option<Arc<Program>> {
+        let request = self.requested::<H>(cache, frame, hash, None)?;
+        if always { cache.programs().get_or_make(request) } else { cache.programs().get(&request.key) }
+    }
+
+    fn requested<H: Host>(
+        &self,
+        cache: &FusionCache,
+        frame: &Frame,
+        hash: B256,
+        profile: Option<Profile>,
+    ) -> Option<Request> {
+        let tables = self.tables.as_ref()?;
+        // Only legacy code has one.
+        frame.bytecode.legacy_jump_table()?;
+        let linker: Linker = dispatch::handler::<H>;
+        let fused = cache.config().interpreter != Interpreter::Plain;
+        let key = Key { code: hash, target: tables.identity, linker: linker as usize, fused };
+        let code: Bytes = frame.bytecode.original_bytes();
+        Some(Request { key, code, target: Arc::clone(&tables.target), profile, linker })
+    }
+
+    /// Executes code that has no program, and has one made once it has burnt enough gas.
+    fn warm<H: Host>(
+        &mut self,
+        cache: &FusionCache,
+        frame: &mut Frame,
+        instructions: &InstructionTable<EthInterpreter, H>,
+        gas: &GasTable,
+        host: &mut H,
+        hash: B256,
+    ) -> InterpreterAction {
+        self.warming.resize_with(WARMING, || None);
+        let place = &mut self.warming[usize::from(hash[1]) % WARMING];
+        if place.as_ref().is_none_or(|warming| warming.code != hash) {
+            *place = Some(Warming { code: hash, gas: 0, profile: None });
+        }
+        let Some(warming) = place else { return frame.run_plain(instructions, gas, host) };
+
+        let before = frame.gas.remaining();
+        let half = cache.config().hot_gas / 2;
+        let action = if warming.gas >= half && warming.profile.is_none() {
+            let profile = warming.profile.insert(Profile::default());
+            watch(frame, instructions, gas, host, profile)
+        } else {
+            frame.run_plain(instructions, gas, host)
+        };
+        let forwarded = match &action {
+            InterpreterAction::NewFrame(FrameInput::Call(call)) => call.gas_limit,
+            InterpreterAction::NewFrame(FrameInput::Create(create)) => create.gas_limit(),
+            _ => 0,
+        };
+        warming.gas += before.saturating_sub(frame.gas.remaining()).saturating_sub(forwarded);
+        if warming.gas >= cache.config().hot_gas {
+            let profile = warming.profile.clone();
+            warming.gas = 0;
+            if let Some(request) = self.requested::<H>(cache, frame, hash, profile) {
+                cache.programs().request(request);
+            }
+        }
+        action
+    }
+}
+
+/// revm's loop, counting where control goes for a bounded number of steps.
+fn watch<H: Host>(
+    frame: &mut Frame,
+    instructions: &InstructionTable<EthInterpreter, H>,
+    gas: &GasTable,
+    host: &mut H,
+    profile: &mut Profile,
+) -> InterpreterAction {
+    let mut expected = usize::MAX;
+    for _ in 0..PROFILED_STEPS {
+        let pc = frame.bytecode.pc();
+        if pc != expected {
+            profile.enter(u32::try_from(pc).unwrap_or(u32::MAX));
+        }
+        let byte = frame.bytecode.opcode();
+        let immediate =
+            metis_opcode_opt::Op::from_byte(byte).map_or(0, |op| usize::from(op.immediate_size()));
+        expected = pc + 1 + immediate;
+        if let Err(result) = frame.step(instructions, gas, host) {
+            if frame.bytecode.action().is_none() {
+                frame.halt(result);
+            }
+            return frame.take_next_action();
+        }
+    }
+    frame.run_plain(instructions, gas, host)
+}
