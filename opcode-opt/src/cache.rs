@@ -143,12 +143,13 @@ impl CodeCache {
         if state.worker.is_none() {
             state.worker = self.start();
         }
-        match state.worker.as_ref().map(|worker| worker.try_send(request)) {
-            Some(Ok(())) => {
+        let Some(worker) = &state.worker else { return };
+        match worker.try_send(request) {
+            Ok(()) => {
                 state.pending.insert(key);
             }
-            Some(Err(TrySendError::Disconnected(_))) => state.worker = None,
-            _ => state.stats.dropped += 1,
+            Err(TrySendError::Full(_)) => state.stats.dropped += 1,
+            Err(TrySendError::Disconnected(_)) => state.worker = None,
         }
     }
 

@@ -98,6 +98,14 @@ impl Program {
         starts.map(|(cell, &len)| (cell, self.pc(cell), usize::from(len)))
     }
 
+    /// Every op and its offset in the code, of a program that is not linked.
+    pub fn ops_at(&self) -> impl Iterator<Item = (StreamOp, usize)> + '_ {
+        self.starts().filter_map(|(cell, pc, _)| {
+            let op = StreamOp::ALL.get(usize::try_from(self.cells[cell][0]).ok()?)?;
+            Some((*op, pc))
+        })
+    }
+
     /// Ops.
     pub fn ops(&self) -> usize {
         self.ops

@@ -4,6 +4,7 @@ use crate::{
     config::{BlockInfo, EvmConfig},
     error::VmError,
     fork::SpecId,
+    fusion::{FusedEvm, FusionCache, WithFusion},
     outcome::Outcome,
     state::{self, Account, State},
     transaction::{CompleteTransaction, Transaction},
@@ -37,6 +38,7 @@ impl<P: PrecompileProvider<EvmContext, Output = InterpreterResult>> Precompiles 
 pub struct EvmBuilder {
     config: EvmConfig,
     state: State,
+    fusion: FusionCache,
 }
 
 impl EvmBuilder {
@@ -87,19 +89,32 @@ impl EvmBuilder {
         self
     }
 
+    /// Sets the cache of fused programs, to share one between machines or to choose the interpreter. By default each machine
+    /// has its own.
+    #[must_use]
+    pub fn fusion(mut self, fusion: FusionCache) -> Self {
+        self.fusion = fusion;
+        self
+    }
+
     /// The machine, with `precompiles` as the only precompiled contracts.
     pub fn build<P: Precompiles>(self, precompiles: P) -> Vm<P> {
         let context: EvmContext = Context::mainnet()
             .with_db(self.state.to_database())
             .with_block(self.config.block.block_env())
             .with_cfg(self.config.cfg_env());
-        Vm { evm: context.build_mainnet().with_precompiles(precompiles), config: self.config }
+        let evm = context.build_mainnet().with_precompiles(precompiles).with_fusion(self.fusion);
+        Vm { evm, config: self.config }
     }
 }
 
+/// revm's mainnet machine with other precompiled contracts.
+type MainnetWith<P> =
+    Evm<EvmContext, (), EthInstructions<EthInterpreter, EvmContext>, P, EthFrame<EthInterpreter>>;
+
 /// An EVM with its state.
 pub struct Vm<P> {
-    evm: Evm<EvmContext, (), EthInstructions<EthInterpreter, EvmContext>, P, EthFrame<EthInterpreter>>,
+    evm: FusedEvm<MainnetWith<P>>,
     config: EvmConfig,
 }
 

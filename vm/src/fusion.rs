@@ -1,10 +1,12 @@
 //! Fusion for any revm: one line, `evm.with_fusion(cache)`.
 
+pub mod analysis;
+
 mod dispatch;
-mod divide;
 mod engine;
 mod evm;
 mod handlers;
+mod intrinsics;
 mod local;
 mod machine;
 mod memo;

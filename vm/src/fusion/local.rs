@@ -41,9 +41,11 @@ pub(super) struct Local {
 /// Code that has no program yet.
 struct Warming {
     code: B256,
-    /// Gas that it has burnt.
+    /// Gas that it has burnt since it was seen first, or since its program was asked for.
     gas: u64,
     profile: Option<Profile>,
+    /// Whether the shared cache may have its program.
+    asked: bool,
 }
 
 impl fmt::Debug for Local {
@@ -77,14 +79,19 @@ impl Local {
         let near = self.near.get(place).and_then(Option::as_ref).filter(|(code, _)| *code == hash);
         let program = match near {
             Some((_, program)) => Arc::clone(program),
-            None => match self.find::<H>(cache, frame, hash, always) {
-                Some(program) => {
-                    self.near.resize_with(NEAR, || None);
-                    self.near[place] = Some((hash, Arc::clone(&program)));
-                    program
-                }
-                None => return self.warm(cache, frame, instructions, gas, host, hash),
-            },
+            None => {
+                let found = if always || self.may_be_found(hash) {
+                    self.find::<H>(cache, frame, hash, always)
+                } else {
+                    None
+                };
+                let Some(program) = found else {
+                    return self.warm(cache, frame, instructions, gas, host, hash);
+                };
+                self.near.resize_with(NEAR, || None);
+                self.near[place] = Some((hash, Arc::clone(&program)));
+                program
+            }
         };
         engine::execute(&program, frame, host, Tools { instructions, gas, memo: &mut self.memo })
     }
@@ -106,6 +113,12 @@ impl Local {
             self.warming.clear();
             self.tables = Some(tables);
         }
+    }
+
+    /// Whether it is worth a look into the shared cache: at first sight, and after its program was asked for.
+    fn may_be_found(&self, hash: B256) -> bool {
+        let warming = self.warming.get(usize::from(hash[1]) % WARMING).and_then(Option::as_ref);
+        warming.is_none_or(|warming| warming.code != hash || warming.asked)
     }
 
     fn find<H: Host>(
@@ -149,7 +162,7 @@ impl Local {
         self.warming.resize_with(WARMING, || None);
         let place = &mut self.warming[usize::from(hash[1]) % WARMING];
         if place.as_ref().is_none_or(|warming| warming.code != hash) {
-            *place = Some(Warming { code: hash, gas: 0, profile: None });
+            *place = Some(Warming { code: hash, gas: 0, profile: None, asked: false });
         }
         let Some(warming) = place else { return frame.run_plain(instructions, gas, host) };
 
@@ -169,7 +182,7 @@ impl Local {
         warming.gas += before.saturating_sub(frame.gas.remaining()).saturating_sub(forwarded);
         if warming.gas >= cache.config().hot_gas {
             let profile = warming.profile.clone();
-            warming.gas = 0;
+            (warming.gas, warming.asked) = (0, true);
             if let Some(request) = self.requested::<H>(cache, frame, hash, profile) {
                 cache.programs().request(request);
             }

@@ -10,7 +10,7 @@ use revm::{
     context::Host,
     interpreter::{
         Instruction, InstructionTable,
-        instructions::{GasTable, instruction_table},
+        instructions::{GasTable, gas_table_spec, instruction_table},
         interpreter::EthInterpreter,
     },
     primitives::hardfork::SpecId,
@@ -63,6 +63,15 @@ impl Tables {
     ) -> bool {
         self.spec == spec && self.gas == *gas && self.instructions == *addresses(instructions)
     }
+}
+
+/// Mainnet's own tables, as a program sees them.
+pub(super) fn mainnet(spec: SpecId) -> Target {
+    let mut target = Target { gas: gas_table_spec(spec), native: [false; 256] };
+    for &op in Op::ALL {
+        target.native[usize::from(op.byte())] = is_enabled(op, spec);
+    }
+    target
 }
 
 /// The functions of a table, to compare. Equal addresses are equal code; unequal ones may be too, which costs speed only.

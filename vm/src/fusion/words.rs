@@ -25,17 +25,12 @@ pub(super) fn add(a: Limbs, b: Limbs) -> Limbs {
 }
 
 #[inline(always)]
-fn borrowing_sub(a: Limbs, b: Limbs) -> (Limbs, bool) {
+pub(super) fn sub(a: Limbs, b: Limbs) -> Limbs {
     let (r0, borrow) = a[0].borrowing_sub(b[0], false);
     let (r1, borrow) = a[1].borrowing_sub(b[1], borrow);
     let (r2, borrow) = a[2].borrowing_sub(b[2], borrow);
-    let (r3, borrow) = a[3].borrowing_sub(b[3], borrow);
-    ([r0, r1, r2, r3], borrow)
-}
-
-#[inline(always)]
-pub(super) fn sub(a: Limbs, b: Limbs) -> Limbs {
-    borrowing_sub(a, b).0
+    let (r3, _) = a[3].borrowing_sub(b[3], borrow);
+    [r0, r1, r2, r3]
 }
 
 #[inline(always)]
@@ -45,7 +40,7 @@ pub(super) fn negate(a: Limbs) -> Limbs {
 
 #[inline(always)]
 pub(super) fn less(a: Limbs, b: Limbs) -> bool {
-    borrowing_sub(a, b).1
+    super::intrinsics::less(a, b)
 }
 
 /// `a < b` as two's complement numbers.
@@ -201,7 +196,7 @@ pub(super) fn sign_extend(index: Limbs, a: Limbs) -> Limbs {
 /// Quotient and remainder of `high * 2^64 + low` by `divisor`, where `high < divisor`.
 #[inline(always)]
 fn divide_two_limbs(high: u64, low: u64, divisor: u64) -> (u64, u64) {
-    super::divide::divide(high, low, divisor)
+    super::intrinsics::divide(high, low, divisor)
 }
 
 /// Quotient and remainder by one limb that is not zero.

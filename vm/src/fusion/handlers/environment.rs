@@ -6,7 +6,9 @@ use crate::fusion::machine::{Cx, Exit, Flow, Limbs, Regs, load, store};
 use alloy_primitives::{Address, U256};
 use revm::{
     context::{Host, host::LoadError},
-    interpreter::{InstructionResult, interpreter_types::ReturnData},
+    interpreter::{
+        InstructionResult, Interpreter, interpreter::EthInterpreter, interpreter_types::ReturnData,
+    },
     primitives::hardfork::SpecId,
 };
 use std::marker::PhantomData;
@@ -18,8 +20,19 @@ pub(in crate::fusion) trait Known {
     unsafe fn word<H>(cx: *const Cx<H>, gas: u64) -> Limbs;
 }
 
+#[inline(always)]
 fn address(address: &Address) -> Limbs {
-    *U256::from_be_slice(address.as_slice()).as_limbs()
+    let [a @ .., b0, b1, b2, b3, b4, b5, b6, b7, c0, c1, c2, c3, c4, c5, c6, c7] = address.0.0;
+    [
+        u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
+        u64::from_be_bytes([b0, b1, b2, b3, b4, b5, b6, b7]),
+        u32::from_be_bytes(a).into(),
+        0,
+    ]
+}
+
+fn call_value(interpreter: &Interpreter<EthInterpreter>) -> Limbs {
+    *interpreter.input.call_value.as_limbs()
 }
 
 macro_rules! known {
@@ -42,7 +55,7 @@ macro_rules! known {
 known! {
     CALLER = |cx| address(&(*(*cx).interpreter).input.caller_address);
     ADDRESS = |cx| address(&(*(*cx).interpreter).input.target_address);
-    CALLVALUE = |cx| *(&(*(*cx).interpreter).input.call_value).as_limbs();
+    CALLVALUE = |cx| call_value(&*(*cx).interpreter);
     CALLDATASIZE = |cx| [(*cx).input_len as u64, 0, 0, 0];
     RETURNDATASIZE = |cx| [(&*(*cx).interpreter).return_data.buffer().len() as u64, 0, 0, 0];
     MSIZE = |cx| [(*cx).memory_len as u64, 0, 0, 0];

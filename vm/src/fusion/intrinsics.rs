@@ -1,5 +1,30 @@
-//! 128 bits by 64 bits.
-#![allow(unsafe_code, reason = "x86-64 has an instruction for it that the compiler does not use")]
+//! What x86-64 has instructions for and the compiler does not use them.
+#![allow(unsafe_code, reason = "inline assembly and intrinsics")]
+
+use super::machine::Limbs;
+
+/// `a < b`: the borrow of a subtraction whose result nobody needs, as one chain.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+pub(super) fn less(a: Limbs, b: Limbs) -> bool {
+    let mut ignored = 0;
+    let mut borrow = 0;
+    for (a, b) in a.into_iter().zip(b) {
+        // SAFETY: every x86-64 has the instruction.
+        #[allow(unused_unsafe, reason = "safe from a later Rust on")]
+        unsafe {
+            borrow = std::arch::x86_64::_subborrow_u64(borrow, a, b, &mut ignored);
+        }
+    }
+    borrow != 0
+}
+
+/// `a < b`.
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+#[inline(always)]
+pub(super) fn less(a: Limbs, b: Limbs) -> bool {
+    a.into_iter().zip(b).fold(false, |borrow, (a, b)| a.borrowing_sub(b, borrow).1)
+}
 
 /// Quotient and remainder of `high * 2^64 + low` by `divisor`. Needs `high < divisor`, so that the quotient has 64 bits.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
