@@ -265,3 +265,107 @@ impl State {
         self.clock
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn linker(op: StreamOp) -> u64 {
+        1000 + op as u64
+    }
+
+    fn request(code: Vec<u8>) -> Request {
+        let mut code_hash = B256::ZERO;
+        code_hash[..8].copy_from_slice(&(code.len() as u64).to_be_bytes());
+        let target = Target { gas: [3; 256], native: [true; 256] };
+        let key =
+            Key { code: code_hash, target: B256::ZERO, linker: linker as *const () as usize, fused: true };
+        Request { key, code: code.into(), target: Arc::new(target), profile: None, linker }
+    }
+
+    #[test]
+    fn a_program_is_made_once_and_linked() {
+        let cache = CodeCache::new(1 << 20);
+        let wanted = request(vec![0x60, 1, 0x60, 2, 0x01]);
+        assert!(cache.get(&wanted.key).is_none());
+        let made = cache.get_or_make(wanted.clone());
+        assert!(made.as_ref().is_some_and(|program| program.cells()[0][0] == 1000 + StreamOp::PushW as u64));
+        assert_eq!(cache.get_or_make(wanted.clone()), made);
+        assert_eq!(cache.stats().made, 1);
+        cache.request(wanted);
+        cache.wait();
+        assert_eq!(cache.stats().made, 1);
+    }
+
+    #[test]
+    fn the_bound_holds_whatever_is_asked_for() {
+        const BOUND: usize = 20_000;
+        let cache = CodeCache::new(BOUND);
+        for len in 1..200 {
+            let wanted = request(vec![0x33; len]);
+            assert!(cache.get_or_make(wanted).is_some());
+            let stats = cache.stats();
+            assert!(stats.bytes <= BOUND && stats.max_bytes == BOUND);
+        }
+        let stats = cache.stats();
+        assert!(stats.evicted > 0 && stats.programs > 0);
+        assert_eq!(stats.made, stats.evicted + stats.programs as u64);
+        // Too large for the whole cache: executed, but not kept.
+        assert!(cache.get_or_make(request(vec![0x33; 5000])).is_some());
+        assert!(cache.stats().bytes <= BOUND);
+    }
+
+    #[test]
+    fn what_was_used_last_stays() {
+        let bytes =
+            |len| CodeCache::new(1 << 20).get_or_make(request(vec![0x33; len])).map_or(0, |p| p.bytes());
+        let cache = CodeCache::new(bytes(10) + bytes(11) + bytes(12) + 2 * ENTRY_BYTES + ENTRY_BYTES / 2);
+        let (first, second, third) =
+            (request(vec![0x33; 10]), request(vec![0x33; 11]), request(vec![0x33; 12]));
+        cache.get_or_make(first.clone());
+        cache.get_or_make(second.clone());
+        assert!(cache.get(&first.key).is_some());
+        cache.get_or_make(third.clone());
+        assert!(cache.get(&first.key).is_some() && cache.get(&third.key).is_some());
+        assert!(cache.get(&second.key).is_none());
+    }
+
+    #[test]
+    fn code_of_too_many_cells_is_refused_and_remembered() {
+        let cache = CodeCache::new(1 << 30);
+        let long = request(vec![0x33; 70_000]);
+        assert!(cache.get_or_make(long.clone()).is_none());
+        cache.request(long.clone());
+        cache.wait();
+        assert!(cache.get_or_make(long).is_none());
+        assert_eq!(cache.stats().programs, 0);
+    }
+
+    /// Many threads ask for the same few programs, in both ways, while a small bound throws them out again.
+    #[test]
+    fn threads_get_the_program_of_their_own_code() {
+        let cache = CodeCache::new(4_000);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let cache = cache.clone();
+                scope.spawn(move || {
+                    for round in 0..300 {
+                        let len = 1 + (round * 7 + thread) % 40;
+                        let wanted = request(vec![0x33; len]);
+                        let program = if round % 3 == 0 {
+                            cache.get_or_make(wanted)
+                        } else {
+                            cache.request(wanted.clone());
+                            cache.get(&wanted.key)
+                        };
+                        if let Some(program) = program {
+                            assert_eq!(program.ops(), len + 1);
+                        }
+                    }
+                });
+            }
+        });
+        cache.wait();
+        assert!(cache.stats().bytes <= 4_000);
+    }
+}

@@ -296,3 +296,142 @@ pub(super) fn power(base: Limbs, exponent: Limbs) -> Limbs {
     }
     *U256::from_limbs(base).pow(U256::from_limbs(exponent)).as_limbs()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Limbs whose edges meet often: zeros, ones, powers of two, small numbers, anything.
+    fn limbs() -> impl Strategy<Value = Limbs> {
+        let limb = prop_oneof![
+            4 => Just(0u64),
+            1 => Just(u64::MAX),
+            1 => Just(1u64 << 63),
+            2 => 0u64..300,
+            1 => (0u32..64).prop_map(|bit| 1 << bit),
+            2 => any::<u64>(),
+        ];
+        prop_oneof![
+            4 => proptest::array::uniform4(limb),
+            1 => (0u32..256).prop_map(|bit| *(U256::ONE << bit as usize).as_limbs()),
+            1 => Just([u64::MAX; 4]),
+            1 => (0u64..600).prop_map(|small| [small, 0, 0, 0]),
+        ]
+    }
+
+    fn word(limbs: Limbs) -> U256 {
+        U256::from_limbs(limbs)
+    }
+
+    fn is_negative(a: U256) -> bool {
+        a.bit(255)
+    }
+
+    fn magnitude(a: U256) -> U256 {
+        if is_negative(a) { a.wrapping_neg() } else { a }
+    }
+
+    /// The yellow paper's definitions, on another library's numbers.
+    fn expected(op: &str, a: U256, b: U256) -> U256 {
+        let shift = usize::try_from(a).unwrap_or(256).min(256);
+        let signed =
+            |magnitude: U256, negative: bool| if negative { magnitude.wrapping_neg() } else { magnitude };
+        let by_zero = b.is_zero();
+        match op {
+            "ADD" => a.wrapping_add(b),
+            "SUB" => a.wrapping_sub(b),
+            "MUL" => a.wrapping_mul(b),
+            "LT" => U256::from(a < b),
+            "SLT" => U256::from(
+                (is_negative(a), a) != (is_negative(b), b) && {
+                    if is_negative(a) == is_negative(b) { a < b } else { is_negative(a) }
+                },
+            ),
+            "EQ" => U256::from(a == b),
+            "SHL" => {
+                if shift > 255 {
+                    U256::ZERO
+                } else {
+                    b << shift
+                }
+            }
+            "SHR" => {
+                if shift > 255 {
+                    U256::ZERO
+                } else {
+                    b >> shift
+                }
+            }
+            "SAR" if shift > 255 => signed(U256::from(is_negative(b)), true),
+            "SAR" => b.arithmetic_shr(shift),
+            "BYTE" => {
+                if a < U256::from(32) {
+                    U256::from(b.byte(31 - shift))
+                } else {
+                    U256::ZERO
+                }
+            }
+            "DIV" => {
+                if by_zero {
+                    U256::ZERO
+                } else {
+                    a / b
+                }
+            }
+            "MOD" => {
+                if by_zero {
+                    U256::ZERO
+                } else {
+                    a % b
+                }
+            }
+            "SDIV" if by_zero => U256::ZERO,
+            "SDIV" => signed(magnitude(a) / magnitude(b), is_negative(a) != is_negative(b)),
+            "SMOD" if by_zero => U256::ZERO,
+            "SMOD" => signed(magnitude(a) % magnitude(b), is_negative(a)),
+            "EXP" => a.pow(b),
+            "SIGNEXTEND" if a >= U256::from(31) => b,
+            _ => {
+                let unused = 256 - 8 * (shift + 1);
+                (b << unused).arithmetic_shr(unused)
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn words_are_the_yellow_papers(a in limbs(), b in limbs()) {
+            let check = |op: &str, ours: Limbs| {
+                let theirs = expected(op, word(a), word(b));
+                prop_assert_eq!(word(ours), theirs, "{} {:?} {:?}", op, a, b);
+                Ok(())
+            };
+            check("ADD", add(a, b))?;
+            check("SUB", sub(a, b))?;
+            check("MUL", multiply(a, b))?;
+            check("LT", boolean(less(a, b)))?;
+            check("SLT", boolean(signed_less(a, b)))?;
+            check("EQ", boolean(equal(a, b)))?;
+            check("SHL", shift_left(a, b))?;
+            check("SHR", shift_right(a, b))?;
+            check("SAR", shift_right_signed(a, b))?;
+            check("BYTE", byte(a, b))?;
+            check("SIGNEXTEND", sign_extend(a, b))?;
+            check("EXP", power(a, b))?;
+            for (op, quick, slow) in [
+                ("DIV", divide(a, b), divide_slow(a, b)),
+                ("MOD", remainder(a, b), remainder_slow(a, b)),
+                ("SDIV", signed_divide(a, b), signed_divide_slow(a, b)),
+                ("SMOD", signed_remainder(a, b), signed_remainder_slow(a, b)),
+            ] {
+                check(op, slow)?;
+                if let Some(quick) = quick {
+                    check(op, quick)?;
+                }
+            }
+        }
+    }
+}
