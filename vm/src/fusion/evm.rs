@@ -2,8 +2,9 @@
 
 use super::{FusionCache, local::Local};
 use revm::{
-    Database, DatabaseCommit, ExecuteCommitEvm, ExecuteEvm, InspectEvm, Inspector,
+    Database, DatabaseCommit, ExecuteCommitEvm, ExecuteEvm, InspectEvm, Inspector, SystemCallEvm,
     context::{ContextSetters, ContextTr, Evm, FrameStack, JournalTr, result::*},
+    handler::SystemCallTx,
     handler::{
         EthFrame, EvmTr, FrameInitOrResult, FrameResult, FrameTr, Handler, MainnetHandler,
         PrecompileProvider,
@@ -12,6 +13,7 @@ use revm::{
     },
     inspector::{InspectorEvmTr, InspectorHandler, JournalExt},
     interpreter::{InterpreterResult, interpreter::EthInterpreter, interpreter_action::FrameInit},
+    primitives::{Address, Bytes},
     state::EvmState,
 };
 use std::ops::{Deref, DerefMut};
@@ -181,6 +183,24 @@ where
 {
     fn commit(&mut self, state: Self::State) {
         self.evm.ctx.db_mut().commit(state);
+    }
+}
+
+impl<CTX, INSP, I, P> SystemCallEvm for FusedEvm<Eth<CTX, INSP, I, P>>
+where
+    CTX: ContextTr<Journal: JournalTr<State = EvmState>, Tx: SystemCallTx> + ContextSetters,
+    I: InstructionProvider<Context = CTX, InterpreterTypes = EthInterpreter>,
+    P: PrecompileProvider<CTX, Output = InterpreterResult>,
+{
+    fn system_call_one_with_caller(
+        &mut self,
+        caller: Address,
+        system_contract_address: Address,
+        data: Bytes,
+    ) -> Result<Self::ExecutionResult, Self::Error> {
+        let tx = CTX::Tx::new_system_tx_with_caller(caller, system_contract_address, data);
+        self.evm.ctx.set_tx(tx);
+        MainnetHandler::default().run_system_call(self)
     }
 }
 

@@ -66,6 +66,9 @@ impl Local {
     ) -> InterpreterAction {
         let kind = cache.config().interpreter;
         let always = matches!(kind, Interpreter::FusedAlways | Interpreter::Plain);
+        if kind != Interpreter::Revm {
+            self.look_at_tables(frame, gas, instructions);
+        }
         // Initcode comes without a hash, and is executed once.
         if always {
             frame.bytecode.get_or_calculate_hash();
@@ -73,7 +76,6 @@ impl Local {
         let Some(hash) = frame.bytecode.hash().filter(|_| kind != Interpreter::Revm) else {
             return frame.run_plain(instructions, gas, host);
         };
-        self.look_at_tables(frame, gas, instructions);
 
         let place = usize::from(hash[0]) % NEAR;
         let near = self.near.get(place).and_then(Option::as_ref).filter(|(code, _)| *code == hash);

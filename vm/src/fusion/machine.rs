@@ -287,6 +287,11 @@ impl<H> Cx<H> {
                     (*cx).input = bytes.as_ptr();
                     (*cx).input_len = bytes.len();
                 }
+                // An empty range may lie anywhere.
+                CallInput::SharedBuffer(range) if range.is_empty() => {
+                    (*cx).input = std::ptr::null();
+                    (*cx).input_len = 0;
+                }
                 CallInput::SharedBuffer(range) => {
                     let input = interpreter.memory.global_slice(range.clone());
                     (*cx).input = input.as_ptr();
