@@ -41,7 +41,7 @@ pub(super) fn execute<H: Host>(
     {
         return interpreter.take_next_action();
     }
-    interpreter.run_plain(tools.instructions, tools.gas, host)
+    super::local::run_plain(interpreter, tools.instructions, tools.gas, host)
 }
 
 /// Whether the frame has its action. If not, revm's loop goes on.

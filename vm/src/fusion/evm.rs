@@ -3,7 +3,7 @@
 use super::{FusionCache, local::Local};
 use revm::{
     Database, DatabaseCommit, ExecuteCommitEvm, ExecuteEvm, InspectEvm, Inspector, SystemCallEvm,
-    context::{ContextSetters, ContextTr, Evm, FrameStack, JournalTr, result::*},
+    context::{ContextSetters, ContextTr, Evm, FrameStack, Host, JournalTr, result::*},
     handler::SystemCallTx,
     handler::{
         EthFrame, EvmTr, FrameInitOrResult, FrameResult, FrameTr, Handler, MainnetHandler,
@@ -24,9 +24,9 @@ pub trait WithFusion: Sized {
     fn with_fusion(self, cache: FusionCache) -> FusedEvm<Self>;
 }
 
-impl<CTX, INSP, I, P> WithFusion for Evm<CTX, INSP, I, P, EthFrame<EthInterpreter>> {
+impl<CTX: Host, INSP, I, P> WithFusion for Evm<CTX, INSP, I, P, EthFrame<EthInterpreter>> {
     fn with_fusion(self, cache: FusionCache) -> FusedEvm<Self> {
-        FusedEvm { evm: self, cache, local: Local::default() }
+        FusedEvm { evm: self, cache, local: Local::new::<CTX>() }
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     FusionCache, Interpreter, dispatch,
     engine::{self, Tools},
     memo::Memo,
-    tables::Tables,
+    tables::{Originals, Tables},
 };
 use alloy_primitives::{B256, Bytes};
 use metis_opcode_opt::{Key, Linker, Profile, Program, Request};
@@ -30,8 +30,8 @@ const PROFILED_STEPS: usize = 20_000;
 type Frame = revm::interpreter::Interpreter<EthInterpreter>;
 
 /// Programs at hand, the heat of code that has none, and hashes of short inputs.
-#[derive(Default)]
 pub(super) struct Local {
+    originals: Originals,
     tables: Option<Tables>,
     near: Vec<Option<(B256, Arc<Program>)>>,
     warming: Vec<Option<Warming>>,
@@ -44,6 +44,8 @@ struct Warming {
     /// Gas that it has burnt since it was seen first, or since its program was asked for.
     gas: u64,
     profile: Option<Profile>,
+    /// Times that it was entered. What is executed once is never fused.
+    entered: u32,
     /// Whether the shared cache may have its program.
     asked: bool,
 }
@@ -55,6 +57,17 @@ impl fmt::Debug for Local {
 }
 
 impl Local {
+    /// For machines on `H`.
+    pub(super) fn new<H: Host>() -> Self {
+        Self {
+            originals: Originals::new::<H>(),
+            tables: None,
+            near: Vec::new(),
+            warming: Vec::new(),
+            memo: Memo::default(),
+        }
+    }
+
     /// Executes a frame until it returns or calls.
     pub(super) fn run<H: Host>(
         &mut self,
@@ -74,7 +87,7 @@ impl Local {
             frame.bytecode.get_or_calculate_hash();
         }
         let Some(hash) = frame.bytecode.hash().filter(|_| kind != Interpreter::Revm) else {
-            return frame.run_plain(instructions, gas, host);
+            return run_plain(frame, instructions, gas, host);
         };
 
         let place = usize::from(hash[0]) % NEAR;
@@ -110,7 +123,7 @@ impl Local {
         let current =
             self.tables.as_ref().is_some_and(|tables| !begins || tables.are(spec, gas, instructions));
         if !current {
-            let tables = Tables::new(spec, gas, instructions);
+            let tables = Tables::new(&self.originals, spec, gas, instructions);
             self.near.clear();
             self.warming.clear();
             self.tables = Some(tables);
@@ -164,17 +177,18 @@ impl Local {
         self.warming.resize_with(WARMING, || None);
         let place = &mut self.warming[usize::from(hash[1]) % WARMING];
         if place.as_ref().is_none_or(|warming| warming.code != hash) {
-            *place = Some(Warming { code: hash, gas: 0, profile: None, asked: false });
+            *place = Some(Warming { code: hash, gas: 0, profile: None, entered: 0, asked: false });
         }
-        let Some(warming) = place else { return frame.run_plain(instructions, gas, host) };
+        let Some(warming) = place else { return run_plain(frame, instructions, gas, host) };
 
         let before = frame.gas.remaining();
+        warming.entered = warming.entered.saturating_add(u32::from(frame.bytecode.pc() == 0));
         let half = cache.config().hot_gas / 2;
-        let action = if warming.gas >= half && warming.profile.is_none() {
+        let action = if warming.entered > 1 && warming.gas >= half && warming.profile.is_none() {
             let profile = warming.profile.insert(Profile::default());
             watch(frame, instructions, gas, host, profile)
         } else {
-            frame.run_plain(instructions, gas, host)
+            run_plain(frame, instructions, gas, host)
         };
         let forwarded = match &action {
             InterpreterAction::NewFrame(FrameInput::Call(call)) => call.gas_limit,
@@ -182,7 +196,7 @@ impl Local {
             _ => 0,
         };
         warming.gas += before.saturating_sub(frame.gas.remaining()).saturating_sub(forwarded);
-        if warming.gas >= cache.config().hot_gas {
+        if warming.entered > 1 && warming.gas >= cache.config().hot_gas {
             let profile = warming.profile.clone();
             (warming.gas, warming.asked) = (0, true);
             if let Some(request) = self.requested::<H>(cache, frame, hash, profile) {
@@ -191,6 +205,17 @@ impl Local {
         }
         action
     }
+}
+
+/// revm's loop, as fast as in revm: inlined among other code it takes nearly twice the time.
+#[inline(never)]
+pub(super) fn run_plain<H: Host>(
+    frame: &mut Frame,
+    instructions: &InstructionTable<EthInterpreter, H>,
+    gas: &GasTable,
+    host: &mut H,
+) -> InterpreterAction {
+    frame.run_plain(instructions, gas, host)
 }
 
 /// revm's loop, counting where control goes for a bounded number of steps.
@@ -218,5 +243,5 @@ fn watch<H: Host>(
             return frame.take_next_action();
         }
     }
-    frame.run_plain(instructions, gas, host)
+    run_plain(frame, instructions, gas, host)
 }

@@ -8,14 +8,31 @@ use alloy_primitives::{B256, Keccak256};
 use metis_opcode_opt::{Op, Target};
 use revm::{
     context::Host,
+    handler::instructions::EthInstructions,
     interpreter::{
         Instruction, InstructionTable,
-        instructions::{GasTable, gas_table_spec, instruction_table},
+        instructions::{GasTable, gas_table_spec},
         interpreter::EthInterpreter,
     },
     primitives::hardfork::SpecId,
 };
 use std::sync::Arc;
+
+/// The addresses of revm's own functions, as the crate that builds the machine has them.
+///
+/// A function may have another address in each crate that uses it. So they are taken in the crate that calls `with_fusion`.
+#[derive(Clone, Debug)]
+pub(super) struct Originals(Box<[usize; 256]>);
+
+impl Originals {
+    pub(super) fn new<H: Host>() -> Self {
+        let mainnet = EthInstructions::<EthInterpreter, H>::new_mainnet_with_spec(SpecId::default());
+        Self(Box::new(*addresses(mainnet.instruction_table())))
+    }
+}
+
+/// Replaced instructions from which on something else than replacing is likely.
+const MANY: usize = 64;
 
 /// revm's tables as they were last seen, and what programs depend on.
 #[derive(Debug)]
@@ -29,17 +46,29 @@ pub(super) struct Tables {
 
 impl Tables {
     pub(super) fn new<H: Host>(
+        originals: &Originals,
         spec: SpecId,
         gas: &GasTable,
         instructions: &InstructionTable<EthInterpreter, H>,
     ) -> Self {
         let addresses = *addresses(instructions);
-        let original = instruction_table::<EthInterpreter, H>();
-        let original = self::addresses(&original);
+        let original = &originals.0;
+        let replaced = Op::ALL
+            .iter()
+            .map(|op| usize::from(op.byte()))
+            .filter(|&byte| !is_original(byte, &addresses, original))
+            .count();
+        if replaced >= MANY {
+            tracing::warn!(
+                replaced,
+                "most instructions are not revm's own and are executed unfused; if you replaced none, call \
+                 `with_fusion` in the crate that calls `build_mainnet`"
+            );
+        }
         let mut target = Target { gas: *gas, native: [false; 256] };
         for &op in Op::ALL {
             let byte = usize::from(op.byte());
-            target.native[byte] = addresses[byte] == original[byte] && is_enabled(op, spec);
+            target.native[byte] = is_original(byte, &addresses, original) && is_enabled(op, spec);
         }
         let mut identity = Keccak256::new();
         identity.update([spec as u8]);
@@ -63,6 +92,18 @@ impl Tables {
     ) -> bool {
         self.spec == spec && self.gas == *gas && self.instructions == *addresses(instructions)
     }
+}
+
+/// Whether a table's function is revm's own.
+///
+/// STOP, JUMPDEST and INVALID only return a constant, of which the compiler makes a copy in each part of a crate. Copies lie at
+/// the same distances from one another, and a user's function lies elsewhere.
+fn is_original(byte: usize, table: &[usize; 256], original: &[usize; 256]) -> bool {
+    let [stop, jumpdest, invalid] = [Op::STOP, Op::JUMPDEST, Op::INVALID].map(|op| usize::from(op.byte()));
+    let distances =
+        |table: &[usize; 256]| [jumpdest, invalid].map(|byte| table[byte].wrapping_sub(table[stop]));
+    table[byte] == original[byte]
+        || ([stop, jumpdest, invalid].contains(&byte) && distances(table) == distances(original))
 }
 
 /// Mainnet's own tables, as a program sees them.
@@ -91,4 +132,37 @@ fn is_enabled(op: Op, spec: SpecId) -> bool {
         _ => SpecId::FRONTIER,
     };
     spec.is_enabled_in(since)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EvmContext;
+    use revm::interpreter::{Instruction, InstructionContext, InstructionExecResult};
+
+    fn nothing(_: InstructionContext<'_, EvmContext, EthInterpreter>) -> InstructionExecResult {
+        // Not what JUMPDEST does, so that the two are not one function.
+        Err(revm::interpreter::InstructionResult::CallTooDeep)
+    }
+
+    #[test]
+    fn revms_own_functions_are_recognised_and_a_users_are_not() {
+        let originals = Originals::new::<EvmContext>();
+        for spec in crate::fork::all() {
+            let mut tables = EthInstructions::<EthInterpreter, EvmContext>::new_mainnet_with_spec(spec);
+            let seen = Tables::new(&originals, spec, tables.gas_table(), tables.instruction_table());
+            assert_eq!(seen.target.native, mainnet(spec).native, "{spec:?}");
+            assert_eq!(seen.target.gas, mainnet(spec).gas, "{spec:?}");
+            assert!(seen.are(spec, tables.gas_table(), tables.instruction_table()));
+
+            for op in [Op::ADD, Op::JUMPDEST, Op::SLOAD] {
+                tables.insert_instruction(op.byte(), Instruction::new(nothing), 7);
+                assert!(!seen.are(spec, tables.gas_table(), tables.instruction_table()));
+                let changed = Tables::new(&originals, spec, tables.gas_table(), tables.instruction_table());
+                assert!(!changed.target.native[usize::from(op.byte())], "{op:?}");
+                assert_eq!(changed.target.gas[usize::from(op.byte())], 7);
+                assert_ne!(changed.identity, seen.identity);
+            }
+        }
+    }
 }
