@@ -10,9 +10,10 @@ pub(super) const LONGEST: usize = 64;
 /// Entries, a power of two: about 110 KB.
 const ENTRIES: usize = 1024;
 
-/// A bounded, exact memo of Keccak-256.
+/// A bounded, exact memo of Keccak-256. It takes no memory before the first hash.
+#[derive(Default)]
 pub(super) struct Memo {
-    entries: Box<[Entry]>,
+    entries: Vec<Entry>,
 }
 
 #[derive(Clone, Copy)]
@@ -22,13 +23,6 @@ struct Entry {
     hash: [u64; 4],
     /// Bytes of the input; 0 is a free entry.
     len: u8,
-}
-
-impl Default for Memo {
-    fn default() -> Self {
-        let free = Entry { input: [0; LONGEST / 8], hash: [0; 4], len: 0 };
-        Self { entries: vec![free; ENTRIES].into() }
-    }
 }
 
 impl std::fmt::Debug for Memo {
@@ -42,6 +36,10 @@ impl Memo {
     pub(super) fn keccak256(&mut self, input: &[u8]) -> [u64; 4] {
         if input.is_empty() || input.len() > LONGEST {
             return hash(input);
+        }
+        if self.entries.is_empty() {
+            let free = Entry { input: [0; LONGEST / 8], hash: [0; 4], len: 0 };
+            self.entries.resize(ENTRIES, free);
         }
         let words = words(input);
         let entry = &mut self.entries[index(&words) % ENTRIES];
