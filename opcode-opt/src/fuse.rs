@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What a program depends on besides the code.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The static cost of each byte, on the chain and fork in force.
     pub gas: [u16; 256],

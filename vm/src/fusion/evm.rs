@@ -1,18 +1,24 @@
 //! revm's `Evm` with another interpreter inside.
 
-use super::{FusionCache, local::Local};
+use super::{
+    FusionCache,
+    local::{Local, Way, forwarded, watch},
+};
+use metis_opcode_opt::Profile;
 use revm::{
     Database, DatabaseCommit, ExecuteCommitEvm, ExecuteEvm, InspectEvm, Inspector, SystemCallEvm,
     context::{ContextSetters, ContextTr, Evm, FrameStack, Host, JournalTr, result::*},
     handler::SystemCallTx,
     handler::{
-        EthFrame, EvmTr, FrameInitOrResult, FrameResult, FrameTr, Handler, MainnetHandler,
+        EthFrame, EvmTr, FrameInitOrResult, FrameResult, FrameTr, Handler, ItemOrResult, MainnetHandler,
         PrecompileProvider,
         evm::{ContextDbError, FrameInitResult},
         instructions::InstructionProvider,
     },
     inspector::{InspectorEvmTr, InspectorHandler, JournalExt},
-    interpreter::{InterpreterResult, interpreter::EthInterpreter, interpreter_action::FrameInit},
+    interpreter::{
+        InterpreterAction, InterpreterResult, interpreter::EthInterpreter, interpreter_action::FrameInit,
+    },
     primitives::{Address, Bytes},
     state::EvmState,
 };
@@ -99,20 +105,32 @@ where
 
     #[inline]
     fn frame_run(&mut self) -> Result<FrameInitOrResult<Self::Frame>, ContextDbError<CTX>> {
-        let frame = self.evm.frame_stack.get();
-        let context = &mut self.evm.ctx;
-        let instructions = &self.evm.instruction;
-        let action = self.local.run(
-            &self.cache,
-            &mut frame.interpreter,
-            instructions.instruction_table(),
-            instructions.gas_table(),
-            context,
-        );
-        let next = frame.process_next_action::<_, ContextDbError<CTX>>(context, action)?;
-        if next.is_result() {
-            frame.set_finished(true);
-        }
+        let Self { evm, cache, local } = self;
+        let frame = evm.frame_stack.get();
+        let (instructions, gas) = (evm.instruction.instruction_table(), evm.instruction.gas_table());
+        let before = frame.interpreter.gas.remaining();
+        let mut profile = None;
+        let (hash, next) = match local.way(cache, &mut frame.interpreter, instructions, gas) {
+            Way::Program(program) => {
+                let action = local.execute(&program, &mut frame.interpreter, instructions, gas, &mut evm.ctx);
+                return finish(frame, &mut evm.ctx, action);
+            }
+            Way::Revm => return evm.frame_run(),
+            // Exactly as fast as without fusion: by revm's own code.
+            Way::Warm(hash) => (hash, evm.frame_run()?),
+            Way::Watch(hash) => {
+                let profile = profile.insert(Profile::default());
+                let action = watch(&mut frame.interpreter, instructions, gas, &mut evm.ctx, profile);
+                (hash, finish(frame, &mut evm.ctx, action)?)
+            }
+        };
+        let frame = &evm.frame_stack.get().interpreter;
+        let forwarded = match &next {
+            ItemOrResult::Item(init) => forwarded(&init.frame_input),
+            ItemOrResult::Result(_) => 0,
+        };
+        let burnt = before.saturating_sub(frame.gas.remaining()).saturating_sub(forwarded);
+        local.burnt::<CTX>(cache, frame, hash, burnt, profile);
         Ok(next)
     }
 
@@ -123,6 +141,19 @@ where
     ) -> Result<Option<FrameResult>, ContextDbError<CTX>> {
         self.evm.frame_return_result(result)
     }
+}
+
+/// What revm's own `frame_run` does with a frame's action.
+fn finish<CTX: ContextTr>(
+    frame: &mut EthFrame<EthInterpreter>,
+    context: &mut CTX,
+    action: InterpreterAction,
+) -> Result<FrameInitOrResult<EthFrame<EthInterpreter>>, ContextDbError<CTX>> {
+    let next = frame.process_next_action::<_, ContextDbError<CTX>>(context, action)?;
+    if next.is_result() {
+        frame.set_finished(true);
+    }
+    Ok(next)
 }
 
 impl<CTX, INSP, I, P> InspectorEvmTr for FusedEvm<Eth<CTX, INSP, I, P>>

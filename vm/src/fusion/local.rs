@@ -68,47 +68,54 @@ impl Local {
         }
     }
 
-    /// Executes a frame until it returns or calls.
-    pub(super) fn run<H: Host>(
+    /// How a frame is to be executed next.
+    pub(super) fn way<H: Host>(
         &mut self,
         cache: &FusionCache,
         frame: &mut Frame,
         instructions: &InstructionTable<EthInterpreter, H>,
         gas: &GasTable,
-        host: &mut H,
-    ) -> InterpreterAction {
+    ) -> Way {
         let kind = cache.config().interpreter;
-        let always = matches!(kind, Interpreter::FusedAlways | Interpreter::Plain);
-        if kind != Interpreter::Revm {
-            self.look_at_tables(frame, gas, instructions);
+        if kind == Interpreter::Revm {
+            return Way::Revm;
         }
-        // Initcode comes without a hash, and is executed once.
+        self.look_at_tables(frame, gas, instructions);
+        let always = matches!(kind, Interpreter::FusedAlways | Interpreter::Plain);
         if always {
             frame.bytecode.get_or_calculate_hash();
         }
-        let Some(hash) = frame.bytecode.hash().filter(|_| kind != Interpreter::Revm) else {
-            return run_plain(frame, instructions, gas, host);
-        };
+        // Initcode comes without a hash, and is executed once.
+        let Some(hash) = frame.bytecode.hash() else { return Way::Revm };
 
         let place = usize::from(hash[0]) % NEAR;
-        let near = self.near.get(place).and_then(Option::as_ref).filter(|(code, _)| *code == hash);
-        let program = match near {
-            Some((_, program)) => Arc::clone(program),
-            None => {
-                let found = if always || self.may_be_found(hash) {
-                    self.find::<H>(cache, frame, hash, always)
-                } else {
-                    None
-                };
-                let Some(program) = found else {
-                    return self.warm(cache, frame, instructions, gas, host, hash);
-                };
+        if let Some(Some((code, program))) = self.near.get(place)
+            && *code == hash
+        {
+            return Way::Program(Arc::clone(program));
+        }
+        let found =
+            if always || self.may_be_found(hash) { self.find::<H>(cache, frame, hash, always) } else { None };
+        match found {
+            Some(program) => {
                 self.near.resize_with(NEAR, || None);
                 self.near[place] = Some((hash, Arc::clone(&program)));
-                program
+                Way::Program(program)
             }
-        };
-        engine::execute(&program, frame, host, Tools { instructions, gas, memo: &mut self.memo })
+            None => self.warm(cache, frame, hash),
+        }
+    }
+
+    /// Executes a frame by its program until it returns or calls.
+    pub(super) fn execute<H: Host>(
+        &mut self,
+        program: &Program,
+        frame: &mut Frame,
+        instructions: &InstructionTable<EthInterpreter, H>,
+        gas: &GasTable,
+        host: &mut H,
+    ) -> InterpreterAction {
+        engine::execute(program, frame, host, Tools { instructions, gas, memo: &mut self.memo })
     }
 
     /// Tables may change between transactions. Programs at hand are for the old ones then.
@@ -164,38 +171,37 @@ impl Local {
         Some(Request { key, code, target: Arc::clone(&tables.target), profile, linker })
     }
 
-    /// Executes code that has no program, and has one made once it has burnt enough gas.
-    fn warm<H: Host>(
-        &mut self,
-        cache: &FusionCache,
-        frame: &mut Frame,
-        instructions: &InstructionTable<EthInterpreter, H>,
-        gas: &GasTable,
-        host: &mut H,
-        hash: B256,
-    ) -> InterpreterAction {
+    /// How code is executed that has no program.
+    fn warm(&mut self, cache: &FusionCache, frame: &Frame, hash: B256) -> Way {
         self.warming.resize_with(WARMING, || None);
         let place = &mut self.warming[usize::from(hash[1]) % WARMING];
         if place.as_ref().is_none_or(|warming| warming.code != hash) {
             *place = Some(Warming { code: hash, gas: 0, profile: None, entered: 0, asked: false });
         }
-        let Some(warming) = place else { return run_plain(frame, instructions, gas, host) };
-
-        let before = frame.gas.remaining();
+        let Some(warming) = place else { return Way::Revm };
         warming.entered = warming.entered.saturating_add(u32::from(frame.bytecode.pc() == 0));
-        let half = cache.config().hot_gas / 2;
-        let action = if warming.entered > 1 && warming.gas >= half && warming.profile.is_none() {
-            let profile = warming.profile.insert(Profile::default());
-            watch(frame, instructions, gas, host, profile)
+        if warming.entered > 1 && warming.gas >= cache.config().hot_gas / 2 && warming.profile.is_none() {
+            Way::Watch(hash)
         } else {
-            run_plain(frame, instructions, gas, host)
-        };
-        let forwarded = match &action {
-            InterpreterAction::NewFrame(FrameInput::Call(call)) => call.gas_limit,
-            InterpreterAction::NewFrame(FrameInput::Create(create)) => create.gas_limit(),
-            _ => 0,
-        };
-        warming.gas += before.saturating_sub(frame.gas.remaining()).saturating_sub(forwarded);
+            Way::Warm(hash)
+        }
+    }
+
+    /// Counts in the gas that a frame without a program has burnt, and has a program made once it is enough.
+    pub(super) fn burnt<H: Host>(
+        &mut self,
+        cache: &FusionCache,
+        frame: &Frame,
+        hash: B256,
+        burnt: u64,
+        profile: Option<Profile>,
+    ) {
+        let place = self.warming.get_mut(usize::from(hash[1]) % WARMING).and_then(Option::as_mut);
+        let Some(warming) = place.filter(|warming| warming.code == hash) else { return };
+        warming.gas = warming.gas.saturating_add(burnt);
+        if profile.is_some() {
+            warming.profile = profile;
+        }
         if warming.entered > 1 && warming.gas >= cache.config().hot_gas {
             let profile = warming.profile.clone();
             (warming.gas, warming.asked) = (0, true);
@@ -203,11 +209,31 @@ impl Local {
                 cache.programs().request(request);
             }
         }
-        action
     }
 }
 
-/// revm's loop, as fast as in revm: inlined among other code it takes nearly twice the time.
+/// How a frame is executed next.
+pub(super) enum Way {
+    /// By revm, and never otherwise.
+    Revm,
+    /// By revm, while it is seen how much gas this code burns.
+    Warm(B256),
+    /// The same, and for some steps also where control goes.
+    Watch(B256),
+    /// By a program.
+    Program(Arc<Program>),
+}
+
+/// Gas that a frame gave to the one that it calls.
+pub(super) fn forwarded(input: &FrameInput) -> u64 {
+    match input {
+        FrameInput::Call(call) => call.gas_limit,
+        FrameInput::Create(create) => create.gas_limit(),
+        FrameInput::Empty => 0,
+    }
+}
+
+/// revm's loop, not inlined: among other code it takes nearly twice the time.
 #[inline(never)]
 pub(super) fn run_plain<H: Host>(
     frame: &mut Frame,
@@ -219,7 +245,7 @@ pub(super) fn run_plain<H: Host>(
 }
 
 /// revm's loop, counting where control goes for a bounded number of steps.
-fn watch<H: Host>(
+pub(super) fn watch<H: Host>(
     frame: &mut Frame,
     instructions: &InstructionTable<EthInterpreter, H>,
     gas: &GasTable,

@@ -16,7 +16,10 @@ use revm::{
     },
     primitives::hardfork::SpecId,
 };
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// The addresses of revm's own functions, as the crate that builds the machine has them.
 ///
@@ -70,16 +73,12 @@ impl Tables {
             let byte = usize::from(op.byte());
             target.native[byte] = is_original(byte, &addresses, original) && is_enabled(op, spec);
         }
-        let mut identity = Keccak256::new();
-        identity.update([spec as u8]);
-        gas.iter().for_each(|cost| identity.update(cost.to_le_bytes()));
-        target.native.iter().for_each(|&native| identity.update([native.into()]));
         Self {
             spec,
             gas: *gas,
             instructions: addresses,
+            identity: identity(spec, &target),
             target: Arc::new(target),
-            identity: identity.finalize(),
         }
     }
 
@@ -92,6 +91,27 @@ impl Tables {
     ) -> bool {
         self.spec == spec && self.gas == *gas && self.instructions == *addresses(instructions)
     }
+}
+
+/// What a program's key says of the tables. Mainnet's are known once they were needed once: a fresh machine's first
+/// transaction may be its only one.
+fn identity(spec: SpecId, target: &Target) -> B256 {
+    static MAINNET: Mutex<BTreeMap<u8, (Target, B256)>> = Mutex::new(BTreeMap::new());
+    let mut known = MAINNET.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mainnet, identity) = known.entry(spec as u8).or_insert_with(|| {
+        let mainnet = mainnet(spec);
+        let identity = digest(spec, &mainnet);
+        (mainnet, identity)
+    });
+    if mainnet == target { *identity } else { digest(spec, target) }
+}
+
+fn digest(spec: SpecId, target: &Target) -> B256 {
+    let mut digest = Keccak256::new();
+    digest.update([spec as u8]);
+    target.gas.iter().for_each(|cost| digest.update(cost.to_le_bytes()));
+    target.native.iter().for_each(|&native| digest.update([native.into()]));
+    digest.finalize()
 }
 
 /// Whether a table's function is revm's own.
