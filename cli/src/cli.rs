@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use metis_gpu::DeviceRequest;
 
-use crate::commands::{bench, demo, model, run, selftest, verify};
+use crate::commands::{bench, demo, fuse, model, replay, run, selftest, statetest, verify};
 use crate::report::Report;
 
 /// An EVM whose contracts ask an LLM inside a transaction, recomputed bit for bit by every validator.
@@ -45,11 +45,18 @@ enum Command {
     Run(run::Run),
     /// Re-execute a record and compare every bit.
     Verify(verify::Verify),
+    /// Execute recorded mainnet blocks again and compare each with its header.
+    Replay(replay::Replay),
+    /// Print the fused program of contract code.
+    Fuse(fuse::Fuse),
     /// Make, check and try model bundles.
     #[command(subcommand)]
     Model(model::Model),
     /// Compare each backend with the golden vectors.
     Selftest(selftest::Selftest),
+    /// Execute Ethereum's state tests.
+    #[command(name = "statetest")]
+    StateTest(statetest::StateTest),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -64,8 +71,11 @@ impl Cli {
             Command::Demo(command) => command.run(&self.global, report),
             Command::Run(command) => command.run(&self.global, report),
             Command::Verify(command) => command.run(&self.global, report),
+            Command::Replay(command) => command.run(&self.global, report),
+            Command::Fuse(command) => command.run(report),
             Command::Model(command) => command.run(&self.global, report),
             Command::Selftest(command) => command.run(&self.global, report),
+            Command::StateTest(command) => command.run(report),
             Command::Bench(command) => command.run(&self.global, report),
         }
     }

@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`cli`] | the command line |
+//! | [`code`] | contract code as a user names it |
 //! | [`commands`] | one file for each command |
 //! | [`node`] | a chain: configuration, loaded models, machines on it |
 //! | [`artifacts`] | the compiled contracts that are built in |
@@ -12,6 +13,7 @@
 
 pub mod artifacts;
 pub mod cli;
+pub mod code;
 pub mod commands;
 pub mod node;
 pub mod report;

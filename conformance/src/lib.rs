@@ -2,5 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod blocks;
 pub mod statetest;
+pub mod trie;

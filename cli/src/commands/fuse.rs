@@ -30,10 +30,16 @@ impl Fuse {
     pub fn run(self, report: Report) -> anyhow::Result<ExitCode> {
         let code = read_code(&self.code)?;
         let fork = fork::parse(&self.fork)?;
-        let program = analysis::program(&code, fork, self.interpreter).ok_or_else(|| match self.interpreter {
-            Interpreter::Revm => anyhow!("revm's own loop has no program: use --interpreter fused or plain"),
-            _ => anyhow!("{} bytes of code are too long for a program: revm's loop executes them", code.len()),
-        })?;
+        let program =
+            analysis::program(&code, fork, self.interpreter).ok_or_else(|| match self.interpreter {
+                Interpreter::Revm => {
+                    anyhow!("revm's own loop has no program: use --interpreter fused or plain")
+                }
+                _ => anyhow!(
+                    "{} bytes of code are too long for a program: revm's loop executes them",
+                    code.len()
+                ),
+            })?;
         let listing = Listing { program: &program, code: &code };
         let text = listing.to_string();
         let value = json!({

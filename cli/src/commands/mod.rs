@@ -2,7 +2,10 @@
 
 pub mod bench;
 pub mod demo;
+pub mod fuse;
 pub mod model;
+pub mod replay;
 pub mod run;
 pub mod selftest;
+pub mod statetest;
 pub mod verify;

@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use alloy_dyn_abi::{DynSolType, DynSolValue, ErrorExt, FunctionExt, JsonAbiExt};
 use alloy_json_abi::{Error, Function};
 use alloy_primitives::{Address, Bytes, U256, address, hex};
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use clap::Args;
 use metis_vm::{Account, Outcome, Recorder, State, Status, Transaction};
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::cli::Global;
+use crate::code::read_code;
 use crate::node::Node;
 use crate::report::Report;
 
@@ -200,33 +200,6 @@ fn show(value: &DynSolValue) -> String {
 fn read_state(path: &Path) -> anyhow::Result<State> {
     let text = std::fs::read_to_string(path).with_context(|| format!("state {}", path.display()))?;
     State::from_json(&text).with_context(|| format!("state {}", path.display()))
-}
-
-fn read_code(code: &str) -> anyhow::Result<Bytes> {
-    /// The part of a compiler artefact that is needed.
-    #[derive(Deserialize)]
-    struct Artefact {
-        #[serde(rename = "deployedBytecode")]
-        code: Bytes,
-    }
-    let path = Path::new(code);
-    let is_hex = |text: &str| {
-        let digits = text.strip_prefix("0x").unwrap_or(text);
-        !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit())
-    };
-    if !path.exists() {
-        if is_hex(code) {
-            return Ok(hex::decode(code).context("--code has an odd number of hex digits")?.into());
-        }
-        bail!("--code {code:?} is neither hex nor a file that exists");
-    }
-    let text = std::fs::read_to_string(path).with_context(|| format!("code {code}"))?;
-    if text.trim_start().starts_with('{') {
-        let artefact: Artefact =
-            serde_json::from_str(&text).with_context(|| format!("{code} is not a compiler artefact"))?;
-        return Ok(artefact.code);
-    }
-    Ok(hex::decode(text.trim()).with_context(|| format!("{code} is not hex"))?.into())
 }
 
 fn text(
