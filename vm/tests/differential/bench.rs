@@ -3,8 +3,10 @@
 use super::{
     case::Case,
     machine::{Answer, Fused, Machine, Revm},
+    tables::Change,
 };
-use metis_vm::{FusionCache, FusionConfig, Interpreter, SpecId};
+use metis_opcode_opt::Op;
+use metis_vm::{FusionCache, FusionConfig, Interpreter, SpecId, fusion::analysis};
 use std::{collections::HashMap, fmt};
 
 /// The interpreters that are compared with revm.
@@ -47,19 +49,50 @@ impl Default for Bench {
 }
 
 impl Bench {
+    /// Whether the program that is executed for `code` is as large as the one that mainnet's own instructions make. It is not
+    /// where the machines do not recognise revm's instructions: then each op is revm's, and nothing would be tested.
+    pub(crate) fn executes_fused(code: &[u8], spec: SpecId) -> Result<bool, Box<Difference>> {
+        let mut bench = Self::default();
+        let size = |bench: &Self| bench.cache[0].stats().bytes;
+        // What an entry takes besides its program.
+        let stop = [Op::STOP.byte()];
+        bench.compare_one(&Case::of_code(spec, stop.to_vec(), 1_000_000))?;
+        let first = size(&bench);
+        bench.compare_one(&Case::of_code(spec, code.to_vec(), 1_000_000))?;
+        let bytes = |code| {
+            analysis::program(code, spec, Interpreter::FusedAlways).map_or(0, |program| program.bytes())
+        };
+        Ok(size(&bench) - first + bytes(&stop) == first + bytes(code))
+    }
+
+    /// For one fork, with changed tables.
+    pub(crate) fn with_tables(spec: SpecId, changes: &[Change]) -> Self {
+        let mut bench = Self::default();
+        let machines = bench.machines(spec);
+        for change in changes {
+            change.apply(&mut machines.revm.evm.instruction);
+            machines.subjects.iter_mut().for_each(|subject| change.apply(&mut subject.evm.instruction));
+        }
+        bench
+    }
+
     /// Executes a case with each of these gas limits by all interpreters.
     pub(crate) fn compare(
         &mut self,
         case: &Case,
         limits: impl IntoIterator<Item = u64>,
     ) -> Result<Vec<Executed>, Box<Difference>> {
-        let cache = &self.cache;
-        let machines = self.forks.entry(case.spec).or_insert_with(|| Machines {
-            revm: Machine::revm(case.spec),
-            subjects: std::array::from_fn(|i| Machine::fused(case.spec, cache[i].clone())),
-        });
+        let machines = self.machines(case.spec);
         machines.install(case);
         limits.into_iter().map(|gas| machines.compare(case, gas)).collect()
+    }
+
+    fn machines(&mut self, spec: SpecId) -> &mut Machines {
+        let cache = &self.cache;
+        self.forks.entry(spec).or_insert_with(|| Machines {
+            revm: Machine::revm(spec),
+            subjects: std::array::from_fn(|i| Machine::fused(spec, cache[i].clone())),
+        })
     }
 
     /// The same for one gas limit.

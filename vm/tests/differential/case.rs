@@ -1,6 +1,6 @@
 //! One execution: code, world, input, gas.
 
-use super::choices::Choices;
+use super::{choices::Choices, generator::code};
 use alloy_primitives::{Address, Bytes, U256, hex};
 use metis_vm::{SpecId, StateDb, fork};
 use revm::{
@@ -62,12 +62,23 @@ impl Case {
         }
     }
 
-    /// The world that code meets, apart from the code: forks, input, storage.
-    pub(crate) fn surrounding(code: Vec<u8>, other: Vec<u8>, choices: &mut Choices<'_>) -> Self {
+    /// Any programs on any fork.
+    pub(crate) fn any(choices: &mut Choices<'_>) -> Self {
+        let spec = Self::any_fork(choices);
+        let main = code(choices, spec);
+        let other = code(choices, spec);
+        Self::around(spec, main, other, choices)
+    }
+
+    /// The newest forks have all instructions; half of the executions are on them.
+    pub(crate) fn any_fork(choices: &mut Choices<'_>) -> SpecId {
         let forks: Vec<_> = fork::all().collect();
-        // The newest forks have all instructions; half of the executions are on them.
         let recent = &forks[forks.len() - 4..];
-        let spec = if choices.chance(128) { choices.pick(&forks) } else { choices.pick(recent) };
+        if choices.chance(128) { choices.pick(&forks) } else { choices.pick(recent) }
+    }
+
+    /// Code with anything around it: input, storage, value.
+    pub(crate) fn around(spec: SpecId, code: Vec<u8>, other: Vec<u8>, choices: &mut Choices<'_>) -> Self {
         let calldata = match choices.below(4) {
             0 => Vec::new(),
             1 => choices.word().to_be_bytes_vec(),
@@ -83,13 +94,9 @@ impl Case {
             value: if choices.chance(40) { 1 } else { 0 },
             is_static: choices.chance(12),
             reservoir: if choices.chance(64) { 200_000 } else { 0 },
+            other,
             ..Self::of_code(spec, code, 200_000)
         }
-        .with_other(other)
-    }
-
-    fn with_other(self, other: Vec<u8>) -> Self {
-        Self { other, ..self }
     }
 
     /// The accounts.

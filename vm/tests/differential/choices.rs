@@ -57,7 +57,8 @@ impl<'a> Choices<'a> {
     /// A stack word: small, at an edge, or anything.
     pub(crate) fn word(&mut self) -> U256 {
         match self.below(8) {
-            0..=3 => U256::from(self.byte()),
+            0 | 1 => U256::from(self.below(33)),
+            2 | 3 => U256::from(self.byte()),
             4 | 5 => self.pick(&words::INTERESTING),
             6 => U256::from(1) << self.below(256),
             _ => U256::from_limbs(std::array::from_fn(|_| self.number())),

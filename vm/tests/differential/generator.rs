@@ -3,6 +3,7 @@
 use super::{choices::Choices, snippets};
 use alloy_primitives::U256;
 use metis_opcode_opt::Op;
+use metis_vm::SpecId;
 
 /// Words on the stack between two blocks.
 pub(super) const BASE: usize = 5;
@@ -12,8 +13,9 @@ pub(super) const BASE: usize = 5;
 pub(super) struct Label(usize);
 
 /// Code in the making, and the height of the stack where it stands.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Assembler {
+    spec: SpecId,
     code: Vec<u8>,
     pub(super) height: usize,
     labels: Vec<Option<usize>>,
@@ -22,8 +24,18 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
+    fn new(spec: SpecId) -> Self {
+        Self { spec, code: Vec::new(), height: 0, labels: Vec::new(), uses: Vec::new() }
+    }
+
+    /// An instruction; where the fork does not have it, something else that takes and leaves as many words.
     pub(super) fn op(&mut self, op: Op) {
-        self.raw(op.byte());
+        if self.has(op) {
+            self.raw(op.byte());
+        } else {
+            (0..op.inputs()).for_each(|_| self.raw(Op::POP.byte()));
+            (0..op.outputs()).for_each(|_| self.raw(Op::MSIZE.byte()));
+        }
         self.height = (self.height + usize::from(op.outputs())).saturating_sub(op.inputs().into());
     }
 
@@ -42,6 +54,11 @@ impl Assembler {
 
     pub(super) fn swap(&mut self, depth: usize) {
         self.raw(Op::SWAP1.byte() + (depth - 1) as u8);
+    }
+
+    /// Whether the fork has an instruction.
+    pub(super) fn has(&self, op: Op) -> bool {
+        self.spec.is_enabled_in(since(op))
     }
 
     /// By the shortest PUSH that every fork has.
@@ -82,7 +99,8 @@ impl Assembler {
                     self.swap(choices.within(1, (self.height - 1).min(16)));
                     self.op(Op::POP);
                 }
-                1 if self.height > height + 1 => self.op(Op::XOR),
+                // Keeps what was computed in sight.
+                1 | 2 if self.height > height + 1 => self.op(Op::XOR),
                 _ => self.op(Op::POP),
             }
         }
@@ -104,18 +122,34 @@ impl Assembler {
     }
 }
 
+/// The first fork with an instruction.
+fn since(op: Op) -> SpecId {
+    match op {
+        Op::DELEGATECALL => SpecId::HOMESTEAD,
+        Op::REVERT | Op::RETURNDATASIZE | Op::RETURNDATACOPY | Op::STATICCALL => SpecId::BYZANTIUM,
+        Op::SHL | Op::SHR | Op::SAR | Op::EXTCODEHASH | Op::CREATE2 => SpecId::PETERSBURG,
+        Op::CHAINID | Op::SELFBALANCE => SpecId::ISTANBUL,
+        Op::BASEFEE => SpecId::LONDON,
+        Op::PUSH0 => SpecId::SHANGHAI,
+        Op::TLOAD | Op::TSTORE | Op::MCOPY | Op::BLOBHASH | Op::BLOBBASEFEE => SpecId::CANCUN,
+        Op::CLZ => SpecId::OSAKA,
+        Op::DUPN | Op::SWAPN | Op::EXCHANGE | Op::SLOTNUM => SpecId::AMSTERDAM,
+        _ => SpecId::FRONTIER,
+    }
+}
+
 /// Code of any kind.
-pub(crate) fn code(choices: &mut Choices<'_>) -> Vec<u8> {
-    match choices.below(10) {
+pub(crate) fn code(choices: &mut Choices<'_>, spec: SpecId) -> Vec<u8> {
+    match choices.below(16) {
         0 => weighted_bytes(choices),
         1 => choices.bytes(60),
-        _ => structured(choices),
+        _ => structured(choices, spec),
     }
 }
 
 /// Mostly valid code: it ends by returning what is on its stack and in its memory.
-fn structured(choices: &mut Choices<'_>) -> Vec<u8> {
-    let mut out = Assembler::default();
+fn structured(choices: &mut Choices<'_>, spec: SpecId) -> Vec<u8> {
+    let mut out = Assembler::new(spec);
     prologue(&mut out, choices);
     let blocks: Vec<_> = (0..choices.within(1, 6)).map(|_| out.label()).collect();
     let functions: Vec<_> = (0..choices.below(3)).map(|_| (out.label(), choices.below(3))).collect();

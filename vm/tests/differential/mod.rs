@@ -10,12 +10,14 @@ mod generator;
 mod machine;
 mod mutation;
 mod snippets;
+pub(crate) mod tables;
+pub(crate) mod trace;
+pub(crate) mod transaction;
 mod words;
 
 pub(crate) use bench::{Bench, Difference, Executed, SUBJECTS};
 pub(crate) use case::{CALLEE, CALLER, Case, DELEGATED, EOA, OTHER};
 pub(crate) use choices::{Choices, Random};
-pub(crate) use generator::code;
 pub(crate) use machine::{Answer, Fused, Machine, Revm};
 pub(crate) use mutation::mutated;
 pub(crate) use words::INTERESTING;

@@ -79,7 +79,8 @@ pub(super) fn any(out: &mut Assembler, choices: &mut Choices<'_>) {
         29 => account(out, choices),
         30 if choices.chance(30) => out.raw(choices.byte()),
         31 if choices.chance(30) => halt(out, choices),
-        _ => out.push_in(choices.word(), choices.within(0, 32)),
+        _ if out.has(Op::PUSH0) => out.push_in(choices.word(), choices.within(0, 32)),
+        _ => out.push_in(choices.word(), choices.within(1, 32)),
     }
 }
 
@@ -399,8 +400,16 @@ fn dynamic_jump(out: &mut Assembler, choices: &mut Choices<'_>) {
 /// EIP-8024, with any immediate.
 fn deep_stack(out: &mut Assembler, choices: &mut Choices<'_>) {
     let op = choices.pick(&[Op::DUPN, Op::SWAPN, Op::EXCHANGE]);
+    // Elsewhere it ends execution: seldom.
+    if !out.has(op) && !choices.chance(20) {
+        return;
+    }
     out.raw(op.byte());
-    out.raw(if choices.chance(128) { choices.byte() } else { choices.pick(&[0x80, 0x8e, 0x8f, 0x5b, 0x9d]) });
+    out.raw(if choices.chance(20) {
+        choices.byte()
+    } else {
+        choices.pick(&[0x80, 0x81, 0x8e, 0x8f, 0x9d, 0x9e, 0x00, 0x5b])
+    });
     if op == Op::DUPN {
         out.height += 1;
     }
