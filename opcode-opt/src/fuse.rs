@@ -10,6 +10,7 @@ mod layout;
 mod rules;
 mod selectors;
 
+pub use encoder::ENDS;
 pub use rules::{Rules, TAKEN_IF_FALSE};
 
 use crate::{

@@ -8,7 +8,7 @@
 //! | 0..8 | the op, as a number; the interpreter puts its handler here |
 //! | 8..10 | static gas of all parts |
 //! | 10 | first depth, count or byte |
-//! | 11 | second depth; bit 7: taken if false |
+//! | 11 | second depth; bit 7: taken if false, or for a plain instruction that no op follows |
 //! | 12..16 | constant; or distance to the destination in bytes; or the offset behind a plain instruction; or for a wide op the most bytes that may be on the stack |
 //! | +16..+24 | of a comparing branch: its constant |
 //! | +16..+48 | of a wide op: its constant, least limb first |

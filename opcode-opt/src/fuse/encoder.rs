@@ -36,7 +36,7 @@ pub(super) fn encode(code: &[u8], target: &Target, rules: &Rules) -> Encoded {
             None if !reachable => continue,
             None => encoder.instruction(&instruction),
         }
-        reachable = instruction.op.is_some_and(falls_through) && !instruction.bad_immediate;
+        reachable = goes_on(&instruction);
     }
     if reachable {
         encoder.end(code.len());
@@ -128,7 +128,8 @@ impl Encoder<'_> {
         let len = offset(1 + instruction.immediate.len());
         self.append(Piece {
             a: instruction.byte,
-            b: u8::try_from(instruction.immediate.len()).unwrap_or(0),
+            b: u8::try_from(instruction.immediate.len()).unwrap_or(0)
+                | if goes_on(instruction) { 0 } else { ENDS },
             destination: offset(instruction.end()),
             ..piece(StreamOp::Plain, gas.into(), offset(instruction.pc), len)
         });
@@ -149,6 +150,15 @@ impl Encoder<'_> {
         };
         self.plain(&stop);
     }
+}
+
+/// In the second depth of a plain instruction: no op follows it. A user's instruction may go on all the same; revm's loop takes
+/// it from there.
+pub const ENDS: u8 = 0x80;
+
+/// Whether control goes on behind the instruction, as revm defines it.
+fn goes_on(instruction: &Instruction<'_>) -> bool {
+    instruction.op.is_some_and(falls_through) && !instruction.bad_immediate
 }
 
 /// Code offsets are 32 bits here: longer code does not fit into a program.

@@ -3,6 +3,7 @@
 
 use super::Body;
 use crate::fusion::machine::{Cx, Exit, Flow, Regs};
+use metis_opcode_opt::fuse::ENDS;
 use revm::{
     context::Host,
     interpreter::{InstructionContext, interpreter_types::Jumps},
@@ -22,7 +23,8 @@ unsafe impl<H: Host> Body<H> for Plain {
             let header = r.header();
             let behind = header.immediate() as usize;
             // Where revm's loop stands when an instruction begins: behind its byte.
-            Cx::save(cx, r.sp, gas, behind - header.b());
+            let ends = header.b() & usize::from(ENDS) != 0;
+            Cx::save(cx, r.sp, gas, behind - (header.b() & !usize::from(ENDS)));
             let instruction = (*(*cx).table)[header.a()];
             let context = InstructionContext { interpreter: &mut *(*cx).interpreter, host: &mut *(*cx).host };
             match instruction.execute(context) {
@@ -30,7 +32,7 @@ unsafe impl<H: Host> Body<H> for Plain {
                     (*cx).exit = Exit::Halt(result);
                     Flow::Exit
                 }
-                Ok(()) if (*(*cx).interpreter).bytecode.pc() != behind => {
+                Ok(()) if ends || (*(*cx).interpreter).bytecode.pc() != behind => {
                     (*cx).exit = Exit::Elsewhere;
                     Flow::Exit
                 }
