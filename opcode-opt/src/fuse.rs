@@ -1,7 +1,7 @@
 //! Bytecode to a fused program.
 //!
-//! One pass over the instructions with a peephole over the ops that are still open ([`encoder`]), whose rules
-//! ([`rules`]) replace the last ones by one; a second pass finds selector tables ([`selectors`]); a third lays the program out.
+//! One pass over the instructions with a peephole over the ops that are still open (`encoder`), whose rules
+//! (`rules`) replace the last ones by one; a second pass finds selector tables (`selectors`); a third lays the program out.
 //! What the rules replace has the sum of its parts' gas, so that no rule can change what code costs.
 
 mod constants;
