@@ -13,12 +13,7 @@ mod selectors;
 pub use encoder::ENDS;
 pub use rules::{Rules, TAKEN_IF_FALSE};
 
-use crate::{
-    isa::{Flow, Op},
-    profile::Profile,
-    program::Program,
-    stream::StreamOp,
-};
+use crate::{isa::Op, profile::Profile, program::Program, stream::StreamOp};
 
 /// What a program depends on besides the code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,9 +78,9 @@ struct Piece {
     len: u32,
     /// First depth, count or byte; what it is depends on the kind.
     a: u8,
-    /// Second depth; or 1 where a branch is taken on false.
+    /// Second depth, or bytes of a plain instruction's immediate; bit 7 is [`TAKEN_IF_FALSE`] or [`ENDS`].
     b: u8,
-    /// Destination of a jump, the offset that follows a plain instruction, or the limit of a wide op.
+    /// Destination of a jump, or the offset behind a plain instruction.
     destination: u32,
     /// The immediate.
     constant: Constant,
@@ -109,9 +104,4 @@ impl Constant {
     fn small(&self) -> Option<u32> {
         (self.growth <= 1).then(|| u32::try_from(self.value).ok()).flatten()
     }
-}
-
-/// Whether control goes on behind the op.
-fn falls_through(op: Op) -> bool {
-    !matches!(op.flow(), Flow::Halt | Flow::Jump)
 }

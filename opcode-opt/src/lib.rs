@@ -1,7 +1,4 @@
-//! EVM bytecode as data.
-//!
-//! This crate will turn a contract's bytecode into a fused program for MetisVM's own interpreter. It holds the two
-//! parts that everything after them rests on:
+//! EVM bytecode to fused programs, for MetisVM's own interpreter. Nothing is executed here.
 //!
 //! - [`isa`]: the instruction set as one table. Each [`Op`] has its stack effect, its immediate, how control leaves it
 //!   ([`Flow`]) and whether gas may be moved across it ([`GasClass`]). No gas number is in it: costs come from the
@@ -9,17 +6,25 @@
 //! - [`decode`]: bytecode to [`Instruction`]s and to [`Block`]s, with the stack heights that a block needs. Jump destinations
 //!   are those of the EVM's own analysis, on every fork.
 //!
-//! What is not here yet: fusion rules, the profile that chooses among them, and the cache of programs.
+//! - [`stream`]: the instruction set of programs, as one table. A [`StreamOp`] is one or several instructions at once.
+//! - [`mod@fuse`]: code to a [`Program`], by the rules that a contract's [`Profile`] says pay.
+//! - [`program`]: how a program lies in memory, and how to get from it back to the code.
+//! - [`cache`]: programs by code, shared between threads, within a bound, made in the background.
+//! - [`print`]: programs for people.
+//!
+//! `docs/interpreter.md` says how the interpreter executes them.
 //!
 //! ```
-//! use metis_opcode_opt::{Exit, Op, decode};
+//! use metis_opcode_opt::{Listing, StreamOp, Target, fuse};
 //!
 //! // PUSH1 3 JUMP JUMPDEST CALLER
 //! let code = [0x60, 0x03, 0x56, 0x5b, 0x33];
-//! let blocks: Vec<_> = decode::blocks(&code).collect();
-//! assert_eq!(blocks.len(), 2);
-//! assert_eq!(blocks[0].exit, Exit::Op(Op::JUMP));
-//! assert!(blocks[1].is_target && blocks[1].growth == 1);
+//! let target = Target { gas: [1; 256], native: [true; 256] };
+//! let program = fuse::fuse(&code, &target).expect("short code");
+//! let ops: Vec<_> = program.ops_at().collect();
+//! // Behind the code the EVM stops.
+//! assert_eq!(ops, [(StreamOp::JumpTo, 0), (StreamOp::Caller, 3), (StreamOp::Plain, 5)]);
+//! assert!(Listing { program: &program, code: &code }.to_string().contains("PUSH1 0x03 JUMP"));
 //! ```
 
 #![forbid(unsafe_code)]
@@ -39,5 +44,5 @@ pub use fuse::{Rules, Target};
 pub use isa::{Flow, GasClass, Op};
 pub use print::Listing;
 pub use profile::Profile;
-pub use program::Program;
+pub use program::{Header, Program};
 pub use stream::{Kind, Mode, StreamOp};

@@ -3,7 +3,7 @@
 use crate::{
     decode::instructions,
     fuse::TAKEN_IF_FALSE,
-    program::{CELL, Program},
+    program::{CELL, Header, Program},
     stream::{Kind, Mode, StreamOp},
 };
 use std::fmt::{self, Write as _};
@@ -118,27 +118,5 @@ impl Listing<'_> {
             }
         }
         text
-    }
-}
-
-/// The second half of an op's first cell.
-#[derive(Clone, Copy)]
-struct Header(u64);
-
-impl Header {
-    fn gas(self) -> u16 {
-        self.0 as u16
-    }
-
-    fn a(self) -> u8 {
-        (self.0 >> 16) as u8
-    }
-
-    fn b(self) -> u8 {
-        (self.0 >> 24) as u8
-    }
-
-    fn immediate(self) -> u32 {
-        (self.0 >> 32) as u32
     }
 }

@@ -22,6 +22,41 @@ pub const CELL: usize = 16;
 /// The offset in the code is kept at least for every such number of cells; in between it is counted.
 pub(crate) const SEGMENT: usize = 64;
 
+/// The second half of an op's first cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header(pub u64);
+
+impl Header {
+    /// Its four fields.
+    pub const fn new(gas: u16, a: u8, b: u8, immediate: u32) -> Self {
+        Self(gas as u64 | (a as u64) << 16 | (b as u64) << 24 | (immediate as u64) << 32)
+    }
+
+    /// Static gas of all parts.
+    #[inline(always)]
+    pub const fn gas(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// First depth, count or byte.
+    #[inline(always)]
+    pub const fn a(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
+
+    /// Second depth, and a flag in bit 7.
+    #[inline(always)]
+    pub const fn b(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+
+    /// Constant, distance, offset or limit.
+    #[inline(always)]
+    pub const fn immediate(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
 /// A fused program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {

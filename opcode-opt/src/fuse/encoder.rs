@@ -1,6 +1,6 @@
 //! Instructions to ops, the last ones of a block open for the rules.
 
-use super::{Constant, Piece, Rules, Target, falls_through, rules};
+use super::{Constant, Piece, Rules, Target, rules};
 use crate::{
     decode::{Instruction, instructions, jump_destinations},
     isa::{Flow, Op},
@@ -158,7 +158,8 @@ pub const ENDS: u8 = 0x80;
 
 /// Whether control goes on behind the instruction, as revm defines it.
 fn goes_on(instruction: &Instruction<'_>) -> bool {
-    instruction.op.is_some_and(falls_through) && !instruction.bad_immediate
+    let ends = |op: Op| matches!(op.flow(), Flow::Halt | Flow::Jump);
+    instruction.op.is_some_and(|op| !ends(op)) && !instruction.bad_immediate
 }
 
 /// Code offsets are 32 bits here: longer code does not fit into a program.

@@ -3,7 +3,7 @@
 use super::{MAX_CELLS, Piece, encoder::Encoded};
 use crate::{
     isa::Op,
-    program::{CELL, Program, SEGMENT},
+    program::{CELL, Header, Program, SEGMENT},
     stream::{Kind, Mode, StreamOp},
 };
 
@@ -53,11 +53,8 @@ pub(super) fn lay_out(code: &[u8], encoded: Encoded) -> Option<Program> {
             }
             _ => (op.gas, immediate_of(op)?),
         };
-        let header = u64::from(u16::try_from(gas).ok()?)
-            | u64::from(op.a) << 16
-            | u64::from(op.b) << 24
-            | u64::from(immediate) << 32;
-        cells.push([op.op as u64, header]);
+        let header = Header::new(u16::try_from(gas).ok()?, op.a, op.b, immediate);
+        cells.push([op.op as u64, header.0]);
         if op.op.mode().is_wide() {
             let [a, b, c, d] = *op.constant.value.as_limbs();
             cells.extend([[a, b], [c, d]]);

@@ -65,19 +65,23 @@ pub(super) struct Replacement {
 pub(super) fn combine(open: &[Piece], next: &Piece, rules: &Rules) -> Option<Replacement> {
     let with_two = open.last_chunk::<2>().and_then(|[first, second]| two(first, second, next, rules));
     with_two
-        .map(|piece| (2, piece))
-        .or_else(|| open.last().and_then(|last| one(last, next, rules)).map(|piece| (1, piece)))
-        .map(|(taken, mut piece)| {
-            let parts = &open[open.len() - taken..];
-            // Conserved by construction: whatever the rule made, it costs what its parts cost.
-            piece.gas = next.gas + parts.iter().map(|part| part.gas).sum::<u32>();
-            piece.len = next.len + parts.iter().map(|part| part.len).sum::<u32>();
-            piece.parts = next.parts + parts.iter().map(|part| part.parts).sum::<u16>();
-            piece.pc = parts[0].pc;
-            Replacement { taken, piece }
-        })
-        // Both have a field of their width in the program.
-        .filter(|found| found.piece.gas <= u16::MAX.into() && found.piece.len <= u8::MAX.into())
+        .and_then(|piece| replacement(open, 2, next, piece))
+        .or_else(|| replacement(open, 1, next, one(open.last()?, next, rules)?))
+}
+
+/// `made` in the place of the last `taken` open ops and `next`, if its gas and length fit their fields in the program.
+fn replacement(open: &[Piece], taken: usize, next: &Piece, made: Piece) -> Option<Replacement> {
+    let parts = &open[open.len() - taken..];
+    let piece = Piece {
+        // Conserved by construction: whatever the rule made, it costs what its parts cost.
+        gas: next.gas + parts.iter().map(|part| part.gas).sum::<u32>(),
+        len: next.len + parts.iter().map(|part| part.len).sum::<u32>(),
+        parts: next.parts + parts.iter().map(|part| part.parts).sum::<u16>(),
+        pc: parts[0].pc,
+        ..made
+    };
+    let fits = piece.gas <= u16::MAX.into() && piece.len <= u8::MAX.into();
+    fits.then_some(Replacement { taken, piece })
 }
 
 fn dup_depth(piece: &Piece) -> Option<u8> {
@@ -206,19 +210,7 @@ fn is_comparison(op: StreamOp) -> bool {
 /// A jump whose destination is known, behind the `open` ops. `destination` was pushed by the last of them.
 pub(super) fn branch(open: &[Piece], jump: &Piece, destination: u32, rules: &Rules) -> Option<Replacement> {
     let (pushed, before) = open.split_last()?;
-    let parts = |taken: usize, piece: Piece| {
-        let parts = &open[open.len() - taken..];
-        let piece = Piece {
-            gas: jump.gas + parts.iter().map(|part| part.gas).sum::<u32>(),
-            len: jump.len + parts.iter().map(|part| part.len).sum::<u32>(),
-            parts: jump.parts + parts.iter().map(|part| part.parts).sum::<u16>(),
-            pc: parts[0].pc,
-            destination,
-            ..piece
-        };
-        Some(Replacement { taken, piece })
-            .filter(|found| found.piece.gas <= u16::MAX.into() && found.piece.len <= u8::MAX.into())
-    };
+    let parts = |taken, made| replacement(open, taken, jump, Piece { destination, ..made });
     debug_assert_eq!(pushed.op.kind(), Kind::push);
     if jump.op.op() == Op::JUMP {
         return parts(1, Piece { op: rules.find(Kind::jump_to, Op::JUMP, Mode::I)?, ..jump.clone() });

@@ -6,16 +6,19 @@ use super::{
     machine::{Cx, Exit, Regs},
     memo::Memo,
 };
-use metis_opcode_opt::Program;
+use metis_opcode_opt::{Op, Profile, Program};
 use revm::{
     context::Host,
     interpreter::{
-        InstructionTable, Interpreter, InterpreterAction,
+        InstructionTable, Interpreter, InterpreterAction, STACK_LIMIT,
         instructions::GasTable,
         interpreter::EthInterpreter,
         interpreter_types::{Jumps, LoopControl},
     },
 };
+
+/// Steps for which a contract is watched before it is fused.
+const PROFILED_STEPS: usize = 20_000;
 
 /// revm's tables, and what is kept between frames.
 pub(super) struct Tools<'a, H> {
@@ -34,14 +37,14 @@ pub(super) fn execute<H: Host>(
 ) -> InterpreterAction {
     let pc = interpreter.bytecode.pc();
     let entry = if pc == 0 { Some(0) } else { program.resume(pc) };
-    // Memory below the stack pointer is written by handlers without asking for its capacity.
-    let entry = entry.filter(|_| interpreter.stack.data().capacity() >= 1024);
+    // Handlers write to the stack without asking for its capacity.
+    let entry = entry.filter(|_| interpreter.stack.data().capacity() >= STACK_LIMIT);
     if let Some(entry) = entry
         && run(program, entry, interpreter, host, &mut tools)
     {
         return interpreter.take_next_action();
     }
-    super::local::run_plain(interpreter, tools.instructions, tools.gas, host)
+    run_plain(interpreter, tools.instructions, tools.gas, host)
 }
 
 /// Whether the frame has its action. If not, revm's loop goes on.
@@ -94,4 +97,42 @@ fn run<H: Host>(
             }
         }
     }
+}
+
+/// revm's loop, not inlined: among other code it takes nearly twice the time.
+#[inline(never)]
+pub(super) fn run_plain<H: Host>(
+    frame: &mut Interpreter<EthInterpreter>,
+    instructions: &InstructionTable<EthInterpreter, H>,
+    gas: &GasTable,
+    host: &mut H,
+) -> InterpreterAction {
+    frame.run_plain(instructions, gas, host)
+}
+
+/// revm's loop, counting where control goes for a bounded number of steps.
+pub(super) fn watch<H: Host>(
+    frame: &mut Interpreter<EthInterpreter>,
+    instructions: &InstructionTable<EthInterpreter, H>,
+    gas: &GasTable,
+    host: &mut H,
+    profile: &mut Profile,
+) -> InterpreterAction {
+    let mut expected = usize::MAX;
+    for _ in 0..PROFILED_STEPS {
+        let pc = frame.bytecode.pc();
+        if pc != expected {
+            profile.enter(u32::try_from(pc).unwrap_or(u32::MAX));
+        }
+        let byte = frame.bytecode.opcode();
+        let immediate = Op::from_byte(byte).map_or(0, |op| usize::from(op.immediate_size()));
+        expected = pc + 1 + immediate;
+        if let Err(result) = frame.step(instructions, gas, host) {
+            if frame.bytecode.action().is_none() {
+                frame.halt(result);
+            }
+            return frame.take_next_action();
+        }
+    }
+    run_plain(frame, instructions, gas, host)
 }

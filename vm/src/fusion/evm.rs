@@ -2,7 +2,8 @@
 
 use super::{
     FusionCache,
-    local::{Local, Way, forwarded, watch},
+    engine::watch,
+    local::{Local, Way, forwarded},
 };
 use metis_opcode_opt::Profile;
 use revm::{

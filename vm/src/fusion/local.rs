@@ -6,16 +6,13 @@ use super::{
     memo::Memo,
     tables::{Originals, Tables},
 };
-use alloy_primitives::{B256, Bytes};
+use alloy_primitives::B256;
 use metis_opcode_opt::{Key, Linker, Profile, Program, Request};
 use revm::{
     context::Host,
     interpreter::{
-        InstructionTable, InterpreterAction,
-        instructions::GasTable,
-        interpreter::EthInterpreter,
-        interpreter_action::FrameInput,
-        interpreter_types::{Jumps, LoopControl},
+        InstructionTable, InterpreterAction, instructions::GasTable, interpreter::EthInterpreter,
+        interpreter_action::FrameInput, interpreter_types::Jumps,
     },
 };
 use std::{fmt, sync::Arc};
@@ -24,8 +21,6 @@ use std::{fmt, sync::Arc};
 const NEAR: usize = 64;
 /// Codes whose heat is known.
 const WARMING: usize = 256;
-/// Steps for which a contract is watched before it is fused.
-const PROFILED_STEPS: usize = 20_000;
 
 type Frame = revm::interpreter::Interpreter<EthInterpreter>;
 
@@ -95,7 +90,7 @@ impl Local {
             return Way::Program(Arc::clone(program));
         }
         let found =
-            if always || self.may_be_found(hash) { self.find::<H>(cache, frame, hash, always) } else { None };
+            if always { self.made::<H>(cache, frame, hash) } else { self.found::<H>(cache, frame, hash) };
         match found {
             Some(program) => {
                 self.near.resize_with(NEAR, || None);
@@ -137,48 +132,58 @@ impl Local {
         }
     }
 
-    /// Whether it is worth a look into the shared cache: at first sight, and after its program was asked for.
-    fn may_be_found(&self, hash: B256) -> bool {
-        let warming = self.warming.get(usize::from(hash[1]) % WARMING).and_then(Option::as_ref);
-        warming.is_none_or(|warming| warming.code != hash || warming.asked)
+    /// The frame's program from the shared cache, which makes it if it has to.
+    fn made<H: Host>(&self, cache: &FusionCache, frame: &Frame, hash: B256) -> Option<Arc<Program>> {
+        cache.programs().get_or_make(self.request::<H>(cache, frame, hash, None)?)
     }
 
-    fn find<H: Host>(
-        &self,
-        cache: &FusionCache,
-        frame: &Frame,
-        hash: B256,
-        always: bool,
-    ) -> Option<Arc<Program>> {
-        let request = self.requested::<H>(cache, frame, hash, None)?;
-        if always { cache.programs().get_or_make(request) } else { cache.programs().get(&request.key) }
+    /// The frame's program, if the shared cache has it. Asked at first sight, and once the program was asked for.
+    fn found<H: Host>(&self, cache: &FusionCache, frame: &Frame, hash: B256) -> Option<Arc<Program>> {
+        let warming = self.warming.get(warming_place(hash)).and_then(Option::as_ref);
+        if warming.is_some_and(|warming| warming.code == hash && !warming.asked) {
+            return None;
+        }
+        cache.programs().get(&self.key::<H>(cache, frame, hash)?)
     }
 
-    fn requested<H: Host>(
+    /// Under which key the frame's program is kept. `None` for code that cannot have one.
+    fn key<H: Host>(&self, cache: &FusionCache, frame: &Frame, hash: B256) -> Option<Key> {
+        let tables = self.tables.as_ref()?;
+        // Only legacy code has one.
+        frame.bytecode.legacy_jump_table()?;
+        let fused = cache.config().interpreter != Interpreter::Plain;
+        let linker: Linker = dispatch::handler::<H>;
+        Some(Key { code: hash, target: tables.identity, linker: linker as usize, fused })
+    }
+
+    /// What the frame's program is made from.
+    fn request<H: Host>(
         &self,
         cache: &FusionCache,
         frame: &Frame,
         hash: B256,
         profile: Option<Profile>,
     ) -> Option<Request> {
-        let tables = self.tables.as_ref()?;
-        // Only legacy code has one.
-        frame.bytecode.legacy_jump_table()?;
-        let linker: Linker = dispatch::handler::<H>;
-        let fused = cache.config().interpreter != Interpreter::Plain;
-        let key = Key { code: hash, target: tables.identity, linker: linker as usize, fused };
-        let code: Bytes = frame.bytecode.original_bytes();
-        Some(Request { key, code, target: Arc::clone(&tables.target), profile, linker })
+        let key = self.key::<H>(cache, frame, hash)?;
+        let target = Arc::clone(&self.tables.as_ref()?.target);
+        Some(Request {
+            key,
+            code: frame.bytecode.original_bytes(),
+            target,
+            profile,
+            linker: dispatch::handler::<H>,
+        })
     }
 
     /// How code is executed that has no program.
     fn warm(&mut self, cache: &FusionCache, frame: &Frame, hash: B256) -> Way {
         self.warming.resize_with(WARMING, || None);
-        let place = &mut self.warming[usize::from(hash[1]) % WARMING];
-        if place.as_ref().is_none_or(|warming| warming.code != hash) {
-            *place = Some(Warming { code: hash, gas: 0, profile: None, entered: 0, asked: false });
+        let place = &mut self.warming[warming_place(hash)];
+        if place.as_ref().is_some_and(|warming| warming.code != hash) {
+            *place = None;
         }
-        let Some(warming) = place else { return Way::Revm };
+        let warming =
+            place.get_or_insert(Warming { code: hash, gas: 0, profile: None, entered: 0, asked: false });
         warming.entered = warming.entered.saturating_add(u32::from(frame.bytecode.pc() == 0));
         if warming.entered > 1 && warming.gas >= cache.config().hot_gas / 2 && warming.profile.is_none() {
             Way::Watch(hash)
@@ -196,7 +201,7 @@ impl Local {
         burnt: u64,
         profile: Option<Profile>,
     ) {
-        let place = self.warming.get_mut(usize::from(hash[1]) % WARMING).and_then(Option::as_mut);
+        let place = self.warming.get_mut(warming_place(hash)).and_then(Option::as_mut);
         let Some(warming) = place.filter(|warming| warming.code == hash) else { return };
         warming.gas = warming.gas.saturating_add(burnt);
         if profile.is_some() {
@@ -205,11 +210,16 @@ impl Local {
         if warming.entered > 1 && warming.gas >= cache.config().hot_gas {
             let profile = warming.profile.clone();
             (warming.gas, warming.asked) = (0, true);
-            if let Some(request) = self.requested::<H>(cache, frame, hash, profile) {
+            if let Some(request) = self.request::<H>(cache, frame, hash, profile) {
                 cache.programs().request(request);
             }
         }
     }
+}
+
+/// Where a code's heat is counted.
+fn warming_place(hash: B256) -> usize {
+    usize::from(hash[1]) % WARMING
 }
 
 /// How a frame is executed next.
@@ -231,43 +241,4 @@ pub(super) fn forwarded(input: &FrameInput) -> u64 {
         FrameInput::Create(create) => create.gas_limit(),
         FrameInput::Empty => 0,
     }
-}
-
-/// revm's loop, not inlined: among other code it takes nearly twice the time.
-#[inline(never)]
-pub(super) fn run_plain<H: Host>(
-    frame: &mut Frame,
-    instructions: &InstructionTable<EthInterpreter, H>,
-    gas: &GasTable,
-    host: &mut H,
-) -> InterpreterAction {
-    frame.run_plain(instructions, gas, host)
-}
-
-/// revm's loop, counting where control goes for a bounded number of steps.
-pub(super) fn watch<H: Host>(
-    frame: &mut Frame,
-    instructions: &InstructionTable<EthInterpreter, H>,
-    gas: &GasTable,
-    host: &mut H,
-    profile: &mut Profile,
-) -> InterpreterAction {
-    let mut expected = usize::MAX;
-    for _ in 0..PROFILED_STEPS {
-        let pc = frame.bytecode.pc();
-        if pc != expected {
-            profile.enter(u32::try_from(pc).unwrap_or(u32::MAX));
-        }
-        let byte = frame.bytecode.opcode();
-        let immediate =
-            metis_opcode_opt::Op::from_byte(byte).map_or(0, |op| usize::from(op.immediate_size()));
-        expected = pc + 1 + immediate;
-        if let Err(result) = frame.step(instructions, gas, host) {
-            if frame.bytecode.action().is_none() {
-                frame.halt(result);
-            }
-            return frame.take_next_action();
-        }
-    }
-    run_plain(frame, instructions, gas, host)
 }

@@ -6,10 +6,11 @@
 #![allow(unsafe_code, reason = "raw stack, memory and program pointers are what an interpreter is made of")]
 
 use alloy_primitives::U256;
+use metis_opcode_opt::Header;
 use revm::{
     context::Host,
     interpreter::{
-        CallInput, InstructionResult, InstructionTable, Interpreter,
+        CallInput, InstructionResult, InstructionTable, Interpreter, STACK_LIMIT,
         interpreter::EthInterpreter,
         interpreter_types::{Jumps, MemoryTr},
     },
@@ -27,7 +28,7 @@ pub(super) type Cell = [u64; 2];
 pub(super) const WORD: usize = 32;
 
 /// Bytes of a full stack.
-pub(super) const STACK_BYTES: usize = 1024 * WORD;
+pub(super) const STACK_BYTES: usize = STACK_LIMIT * WORD;
 
 /// What is in machine registers between two ops.
 #[derive(Clone, Copy)]
@@ -113,7 +114,37 @@ impl Regs {
     #[inline(always)]
     pub(super) unsafe fn pay(&self) -> Option<u64> {
         // SAFETY: by the contract of this function.
-        self.gas.checked_sub(unsafe { self.header() }.gas())
+        self.gas.checked_sub(unsafe { self.header() }.gas().into())
+    }
+
+    /// Takes the op's static gas if `needs` words are on the stack and `grows` more fit. What every handler begins with.
+    ///
+    /// # Safety
+    /// `ip` points to an op, and `cx` is the frame's.
+    #[inline(always)]
+    pub(super) unsafe fn enter<H>(&self, cx: *const Cx<H>, needs: usize, grows: usize) -> Option<u64> {
+        // SAFETY: by the contract of this function.
+        unsafe { self.pay().filter(|_| Cx::fits(cx, self.sp, needs, grows)) }
+    }
+
+    /// The same where `needs` is only known now.
+    ///
+    /// # Safety
+    /// As for [`Regs::enter`].
+    #[inline(always)]
+    pub(super) unsafe fn enter_depth<H>(&self, cx: *const Cx<H>, needs: usize, grows: usize) -> Option<u64> {
+        // SAFETY: by the contract of this function.
+        unsafe { self.pay().filter(|_| Cx::fits_depth(cx, self.sp, needs, grows)) }
+    }
+
+    /// The op's first depth or count.
+    ///
+    /// # Safety
+    /// `ip` points to an op.
+    #[inline(always)]
+    pub(super) unsafe fn depth(&self) -> usize {
+        // SAFETY: by the contract of this function.
+        unsafe { self.header() }.a().into()
     }
 
     /// The cell so many cells behind the op's first.
@@ -144,32 +175,6 @@ impl Regs {
     pub(super) unsafe fn word(&self, depth: usize) -> *mut U256 {
         // SAFETY: by the contract of this function.
         unsafe { self.sp.sub(depth) }
-    }
-}
-
-/// The second half of an op's first cell. Layout: `metis_opcode_opt::program`.
-#[derive(Clone, Copy)]
-pub(super) struct Header(u64);
-
-impl Header {
-    #[inline(always)]
-    pub(super) fn gas(self) -> u64 {
-        self.0 & 0xffff
-    }
-
-    #[inline(always)]
-    pub(super) fn a(self) -> usize {
-        (self.0 >> 16 & 0xff) as usize
-    }
-
-    #[inline(always)]
-    pub(super) fn b(self) -> usize {
-        (self.0 >> 24 & 0xff) as usize
-    }
-
-    #[inline(always)]
-    pub(super) fn immediate(self) -> u32 {
-        (self.0 >> 32) as u32
     }
 }
 

@@ -55,23 +55,20 @@ impl Tables {
         instructions: &InstructionTable<EthInterpreter, H>,
     ) -> Self {
         let addresses = *addresses(instructions);
-        let original = &originals.0;
-        let replaced = Op::ALL
-            .iter()
-            .map(|op| usize::from(op.byte()))
-            .filter(|&byte| !is_original(byte, &addresses, original))
-            .count();
+        let mut target = Target { gas: *gas, native: [false; 256] };
+        let mut replaced = 0;
+        for &op in Op::ALL {
+            let byte = usize::from(op.byte());
+            let is_original = is_original(byte, &addresses, &originals.0);
+            target.native[byte] = is_original && is_enabled(op, spec);
+            replaced += usize::from(!is_original);
+        }
         if replaced >= MANY {
             tracing::warn!(
                 replaced,
                 "most instructions are not revm's own and are executed unfused; if you replaced none, call \
                  `with_fusion` in the crate that calls `build_mainnet`"
             );
-        }
-        let mut target = Target { gas: *gas, native: [false; 256] };
-        for &op in Op::ALL {
-            let byte = usize::from(op.byte());
-            target.native[byte] = is_original(byte, &addresses, original) && is_enabled(op, spec);
         }
         Self {
             spec,

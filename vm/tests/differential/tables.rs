@@ -67,8 +67,10 @@ impl Change {
             _ => choices
                 .pick(&[0x01, 0x03, 0x10, 0x15, 0x16, 0x35, 0x50, 0x51, 0x52, 0x5a, 0x60, 0x61, 0x80, 0x90]),
         };
-        let replacement =
-            choices.chance(160).then(|| choices.pick(&[Nothing, PushSeven, Double, Skip, Stop]));
+        // Where STOP goes on, revm itself runs off the end of the code.
+        let replacements: &[_] =
+            if byte == 0x00 { &[Stop] } else { &[Nothing, PushSeven, Double, Skip, Stop] };
+        let replacement = choices.chance(160).then(|| choices.pick(replacements));
         let gas = choices.pick(&[0, 1, 3, 5, 300, 3, 65_535, 2]);
         Self { byte, replacement, gas }
     }

@@ -48,7 +48,7 @@ unsafe fn branch(r: Regs, holds: bool, cells: usize, sp: *mut alloy_primitives::
     // SAFETY: layout gave the op its destination and its cells.
     unsafe {
         let header = r.header();
-        let if_false = header.b() & usize::from(TAKEN_IF_FALSE) != 0;
+        let if_false = header.b() & TAKEN_IF_FALSE != 0;
         let ip = if holds != if_false { r.target(header.immediate()) } else { r.cell(cells) };
         Flow::Next(Regs { ip, sp, gas })
     }
@@ -80,10 +80,7 @@ unsafe impl<H: Host> Body<H> for BranchS {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, 1, 1) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, 1, 1) else { return Flow::Deopt };
             branch(r, !words::is_zero(load(r.word(1))), 1, r.word(1), gas)
         }
     }
@@ -98,11 +95,8 @@ unsafe impl<H: Host> Body<H> for BranchD {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            let n = r.header().a();
-            if !Cx::fits_depth(cx, r.sp, n, 2) {
-                return Flow::Deopt;
-            }
+            let n = r.depth();
+            let Some(gas) = r.enter_depth(cx, n, 2) else { return Flow::Deopt };
             branch(r, !words::is_zero(load(r.word(n))), 1, r.sp, gas)
         }
     }
@@ -121,7 +115,7 @@ unsafe impl<H: Host> Body<H> for Select {
                 return Flow::Deopt;
             }
             let header = r.header();
-            let count = header.a();
+            let count = r.depth();
             let entries = r.cell(1).cast::<u64>();
             let selector = words_of(load(r.word(1)));
             let mut taken = count;
@@ -133,7 +127,7 @@ unsafe impl<H: Host> Body<H> for Select {
             }
             // Each comparison up to the one that holds has been executed.
             let compared = (taken + 1).min(count) as u64;
-            let Some(gas) = r.gas.checked_sub(compared * header.gas()) else { return Flow::Deopt };
+            let Some(gas) = r.gas.checked_sub(compared * u64::from(header.gas())) else { return Flow::Deopt };
             let ip = if taken < count {
                 r.target((*entries.add(taken) >> 32) as u32)
             } else {

@@ -3,7 +3,7 @@
 
 use super::Body;
 use crate::fusion::{
-    machine::{Cell, Cx, Flow, Limbs, Regs, load, small},
+    machine::{Cell, Cx, Flow, Limbs, Regs, load, small, store},
     words,
 };
 use revm::context::Host;
@@ -34,10 +34,7 @@ unsafe impl<H: Host> Body<H> for Jump {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, 1, 0) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, 1, 0) else { return Flow::Deopt };
             let Some(ip) = destination(cx, load(r.word(1))) else { return Flow::Deopt };
             Flow::Next(Regs { ip, sp: r.word(1), gas })
         }
@@ -53,11 +50,8 @@ unsafe impl<H: Host> Body<H> for PopJump {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            let count = r.header().a();
-            if !Cx::fits_depth(cx, r.sp, count + 1, 0) {
-                return Flow::Deopt;
-            }
+            let count = r.depth();
+            let Some(gas) = r.enter_depth(cx, count + 1, 0) else { return Flow::Deopt };
             let target = r.word(count + 1);
             let Some(ip) = destination(cx, load(target)) else { return Flow::Deopt };
             Flow::Next(Regs { ip, sp: target, gas })
@@ -74,12 +68,9 @@ unsafe impl<H: Host> Body<H> for SwapJump {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, 2, 0) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, 2, 0) else { return Flow::Deopt };
             let Some(ip) = destination(cx, load(r.word(2))) else { return Flow::Deopt };
-            crate::fusion::machine::store(r.word(2), load(r.word(1)));
+            store(r.word(2), load(r.word(1)));
             Flow::Next(Regs { ip, sp: r.word(1), gas })
         }
     }
@@ -94,10 +85,7 @@ unsafe impl<H: Host> Body<H> for JumpTo {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, 0, 1) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, 0, 1) else { return Flow::Deopt };
             Flow::Next(Regs { ip: r.target(r.header().immediate()), sp: r.sp, gas })
         }
     }
@@ -127,10 +115,7 @@ unsafe impl<H: Host> Body<H> for JumpI {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, 2, 0) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, 2, 0) else { return Flow::Deopt };
             let ip = if words::is_zero(load(r.word(2))) {
                 r.cell(1)
             } else {

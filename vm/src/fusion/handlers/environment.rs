@@ -81,10 +81,7 @@ unsafe impl<H: Host, O: Known> Body<H> for Environment<O> {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, 0, 1) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, 0, 1) else { return Flow::Deopt };
             store(r.sp, O::word(cx, gas));
             Flow::Next(Regs { ip: r.cell(1), sp: r.sp.add(1), gas })
         }
@@ -100,10 +97,7 @@ unsafe impl<H: Host> Body<H> for Sload {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`; interpreter and host outlive the frame's execution.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, 1, 0) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, 1, 0) else { return Flow::Deopt };
             // Behind the static gas: what is left decides whether a cold slot is touched.
             (*(*cx).interpreter).gas.set_remaining(gas);
             match sload(r.sp, cx) {

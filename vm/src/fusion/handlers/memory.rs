@@ -123,10 +123,7 @@ unsafe impl<H: Host> Body<H> for Mstore8 {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, 2, 0) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, 2, 0) else { return Flow::Deopt };
             let Some(byte) = at(cx, load(r.word(1)), 1) else { return Flow::Slow };
             byte.write(load(r.word(2))[0] as u8);
             Flow::Next(Regs { ip: r.cell(1), sp: r.word(2), gas })
@@ -153,10 +150,7 @@ unsafe impl<H: Host> Body<H> for Keccak {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`; host and memo outlive the frame.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, 2, 0) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, 2, 0) else { return Flow::Deopt };
             let (offset, len) = (load(r.word(1)), load(r.word(2)));
             let Some(len) = small(len) else { return Flow::Deopt };
             let cost = (*(*cx).host).gas_params().keccak256_cost(len as usize);

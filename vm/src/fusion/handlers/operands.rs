@@ -3,6 +3,7 @@
 
 use crate::fusion::machine::{Cell, Cx, Limbs, Regs, load};
 use alloy_primitives::U256;
+use metis_opcode_opt::fuse::TAKEN_IF_FALSE;
 
 /// Two operands, and where a result goes.
 pub(in crate::fusion) struct Two {
@@ -121,7 +122,7 @@ mode! {
 mode! {
     /// `DUPn op`.
     Ds, 1, |r, cx, _constant| {
-        let n = r.header().a();
+        let n = r.depth();
         if !Cx::fits_depth(cx, r.sp, n, 1) {
             return None;
         }
@@ -132,7 +133,7 @@ mode! {
 mode! {
     /// `DUPn PUSHm op`.
     Id, 1, |r, cx, constant| {
-        let n = r.header().a();
+        let n = r.depth();
         if !Cx::fits_depth(cx, r.sp, n, 2) {
             return None;
         }
@@ -143,7 +144,7 @@ mode! {
 mode! {
     /// `DUPn PUSHm op`, wide.
     Wd, 3, |r, cx, _constant| {
-        let n = r.header().a();
+        let n = r.depth();
         if !Cx::fits_depth(cx, r.sp, n, 0) || !wide_fits(r, cx) {
             return None;
         }
@@ -154,7 +155,7 @@ mode! {
 mode! {
     /// `PUSHm DUPn op`.
     Di, 1, |r, cx, constant| {
-        let n = r.header().a();
+        let n = r.depth();
         if !Cx::fits_depth(cx, r.sp, n, 2) {
             return None;
         }
@@ -165,7 +166,7 @@ mode! {
 mode! {
     /// `PUSHm DUPn op`, wide.
     Dw, 3, |r, cx, _constant| {
-        let n = r.header().a();
+        let n = r.depth();
         if !Cx::fits_depth(cx, r.sp, n, 0) || !wide_fits(r, cx) {
             return None;
         }
@@ -176,7 +177,7 @@ mode! {
 mode! {
     /// `DUPn DUPm op`.
     Dd, 1, |r, cx, _constant| {
-        let (m, n) = (r.header().a(), r.header().b() & 0x7f);
+        let (m, n) = (r.depth(), usize::from(r.header().b() & !TAKEN_IF_FALSE));
         if !Cx::fits_depth(cx, r.sp, m.max(n), 2) {
             return None;
         }

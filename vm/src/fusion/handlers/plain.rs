@@ -23,9 +23,9 @@ unsafe impl<H: Host> Body<H> for Plain {
             let header = r.header();
             let behind = header.immediate() as usize;
             // Where revm's loop stands when an instruction begins: behind its byte.
-            let ends = header.b() & usize::from(ENDS) != 0;
-            Cx::save(cx, r.sp, gas, behind - (header.b() & !usize::from(ENDS)));
-            let instruction = (*(*cx).table)[header.a()];
+            let ends = header.b() & ENDS != 0;
+            Cx::save(cx, r.sp, gas, behind - usize::from(header.b() & !ENDS));
+            let instruction = (*(*cx).table)[usize::from(header.a())];
             let context = InstructionContext { interpreter: &mut *(*cx).interpreter, host: &mut *(*cx).host };
             match instruction.execute(context) {
                 Err(result) => {

@@ -17,10 +17,7 @@ unsafe impl<H: Host> Body<H> for PushI {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, 0, 1) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, 0, 1) else { return Flow::Deopt };
             store(r.sp, [r.header().immediate().into(), 0, 0, 0]);
             Flow::Next(Regs { ip: r.cell(1), sp: r.sp.add(1), gas })
         }
@@ -55,10 +52,7 @@ unsafe impl<H: Host, const N: usize> Body<H> for Dup<N> {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, N, 1) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, N, 1) else { return Flow::Deopt };
             store(r.sp, load(r.word(N)));
             Flow::Next(Regs { ip: r.cell(1), sp: r.sp.add(1), gas })
         }
@@ -74,10 +68,7 @@ unsafe impl<H: Host, const N: usize> Body<H> for Swap<N> {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, N + 1, 0) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, N + 1, 0) else { return Flow::Deopt };
             let (top, other) = (load(r.word(1)), load(r.word(N + 1)));
             store(r.word(1), other);
             store(r.word(N + 1), top);
@@ -95,11 +86,8 @@ unsafe impl<H: Host> Body<H> for PopN {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            let count = r.header().a();
-            if !Cx::fits_depth(cx, r.sp, count, 0) {
-                return Flow::Deopt;
-            }
+            let count = r.depth();
+            let Some(gas) = r.enter_depth(cx, count, 0) else { return Flow::Deopt };
             Flow::Next(Regs { ip: r.cell(1), sp: r.sp.sub(count), gas })
         }
     }
@@ -114,11 +102,8 @@ unsafe impl<H: Host> Body<H> for SwapPop {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            let n = r.header().a();
-            if !Cx::fits_depth(cx, r.sp, n + 1, 0) {
-                return Flow::Deopt;
-            }
+            let n = r.depth();
+            let Some(gas) = r.enter_depth(cx, n + 1, 0) else { return Flow::Deopt };
             store(r.word(n + 1), load(r.word(1)));
             Flow::Next(Regs { ip: r.cell(1), sp: r.word(1), gas })
         }

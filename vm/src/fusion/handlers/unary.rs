@@ -105,7 +105,7 @@ unsafe impl Operand for D {
     unsafe fn get<H>(r: &Regs, cx: *const Cx<H>) -> Option<(Limbs, *mut U256, *mut U256)> {
         // SAFETY: the depth is checked first.
         unsafe {
-            let n = r.header().a();
+            let n = r.depth();
             Cx::fits_depth(cx, r.sp, n, 1).then(|| (load(r.word(n)), r.sp, r.sp.add(1)))
         }
     }
@@ -171,10 +171,7 @@ unsafe impl<H: Host, O: Ternary> Body<H> for TernaryOp<O> {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, 3, 0) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, 3, 0) else { return Flow::Deopt };
             ternary::<O>(r.sp);
             Flow::Next(Regs { ip: r.cell(1), sp: r.word(2), gas })
         }
@@ -203,10 +200,7 @@ unsafe impl<H: Host> Body<H> for Exp {
     unsafe fn run(r: Regs, cx: *mut Cx<H>) -> Flow {
         // SAFETY: by the contract of `Body::run`; the host outlives the frame.
         unsafe {
-            let Some(gas) = r.pay() else { return Flow::Deopt };
-            if !Cx::fits(cx, r.sp, 2, 0) {
-                return Flow::Deopt;
-            }
+            let Some(gas) = r.enter(cx, 2, 0) else { return Flow::Deopt };
             let Some(gas) = gas.checked_sub(exp_cost(r.sp, cx)) else { return Flow::Deopt };
             power(r.sp);
             Flow::Next(Regs { ip: r.cell(1), sp: r.word(1), gas })
