@@ -5,6 +5,7 @@
 #[path = "differential/mod.rs"]
 mod differential;
 
+use alloy_primitives::{Bytes, U256};
 use differential::{
     Bench, CALLEE, Case, Choices, Executed, mutated,
     tables::{Change, Replacement},
@@ -14,7 +15,9 @@ use differential::{
 use metis_opcode_opt::Op;
 use metis_vm::{FusionCache, FusionConfig, Interpreter, SpecId, fork};
 use proptest::prelude::*;
-use revm::{InspectEvm, context::ContextTr, handler::EvmTr};
+use revm::{
+    ExecuteCommitEvm, InspectCommitEvm, InspectEvm, InspectSystemCallEvm, context::ContextTr, handler::EvmTr,
+};
 use std::{cell::RefCell, io::Write as _, path::Path};
 
 thread_local! {
@@ -133,6 +136,32 @@ proptest! {
         let case = Case::any(&mut choices);
         changed(&case, &changes)?;
     }
+}
+
+/// System calls and committed transactions, with an inspector and programs at hand.
+#[test]
+fn inspected_commits_and_system_calls_do_the_same() {
+    // SLOAD of slot 0, plus 1, SSTORE into slot 0; returns it.
+    let code = vec![0x5f, 0x54, 0x60, 1, 0x01, 0x80, 0x5f, 0x55, 0x5f, 0x52, 0x60, 32, 0x5f, 0xf3];
+    let case = Case::of_code(SpecId::OSAKA, code, 200_000);
+    let cache =
+        FusionCache::new(FusionConfig { interpreter: Interpreter::FusedAlways, ..FusionConfig::default() });
+    let mut expected = revm(&case, Recorder::default());
+    let mut subject = fused(&case, Recorder::default(), cache);
+    for round in 1..4 {
+        let call = || transaction(&case, false);
+        let ours = subject.inspect_tx_commit(call()).unwrap();
+        assert_eq!(ours, expected.inspect_tx_commit(call()).unwrap());
+        assert_eq!(ours.output().map(|word| U256::from_be_slice(word)), Some(U256::from(2 * round - 1)));
+        let ours = subject.inspect_system_call(CALLEE, Bytes::new()).unwrap();
+        assert_eq!(ours, expected.inspect_system_call(CALLEE, Bytes::new()).unwrap());
+        subject.commit(ours.state.clone());
+        expected.commit(ours.state);
+        assert!(
+            !subject.inspector.events.is_empty() && subject.inspector.events == expected.inspector.events
+        );
+    }
+    assert_eq!(subject.cache().stats().made, 0);
 }
 
 /// One case with changed tables, by all interpreters.

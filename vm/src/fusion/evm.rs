@@ -7,7 +7,8 @@ use super::{
 };
 use metis_opcode_opt::Profile;
 use revm::{
-    Database, DatabaseCommit, ExecuteCommitEvm, ExecuteEvm, InspectEvm, Inspector, SystemCallEvm,
+    Database, DatabaseCommit, ExecuteCommitEvm, ExecuteEvm, InspectCommitEvm, InspectEvm,
+    InspectSystemCallEvm, Inspector, SystemCallEvm,
     context::{ContextSetters, ContextTr, Evm, FrameStack, Host, JournalTr, result::*},
     handler::SystemCallTx,
     handler::{
@@ -252,5 +253,33 @@ where
     fn inspect_one_tx(&mut self, tx: Self::Tx) -> Result<Self::ExecutionResult, Self::Error> {
         self.evm.ctx.set_tx(tx);
         MainnetHandler::default().inspect_run(self)
+    }
+}
+
+impl<CTX, INSP, I, P> InspectCommitEvm for FusedEvm<Eth<CTX, INSP, I, P>>
+where
+    CTX: ContextTr<Journal: JournalTr<State = EvmState> + JournalExt, Db: DatabaseCommit> + ContextSetters,
+    I: InstructionProvider<Context = CTX, InterpreterTypes = EthInterpreter>,
+    P: PrecompileProvider<CTX, Output = InterpreterResult>,
+    INSP: Inspector<CTX, EthInterpreter>,
+{
+}
+
+impl<CTX, INSP, I, P> InspectSystemCallEvm for FusedEvm<Eth<CTX, INSP, I, P>>
+where
+    CTX: ContextTr<Journal: JournalTr<State = EvmState> + JournalExt, Tx: SystemCallTx> + ContextSetters,
+    I: InstructionProvider<Context = CTX, InterpreterTypes = EthInterpreter>,
+    P: PrecompileProvider<CTX, Output = InterpreterResult>,
+    INSP: Inspector<CTX, EthInterpreter>,
+{
+    fn inspect_one_system_call_with_caller(
+        &mut self,
+        caller: Address,
+        system_contract_address: Address,
+        data: Bytes,
+    ) -> Result<Self::ExecutionResult, Self::Error> {
+        let tx = CTX::Tx::new_system_tx_with_caller(caller, system_contract_address, data);
+        self.evm.ctx.set_tx(tx);
+        MainnetHandler::default().inspect_run_system_call(self)
     }
 }
