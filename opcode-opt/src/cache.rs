@@ -173,10 +173,9 @@ impl CodeCache {
         let fuser = move || {
             for request in requests {
                 let Some(shared) = shared.upgrade() else { return };
-                let key = request.key;
+                let waiting = Waiting { shared: &shared, key: request.key };
                 shared.make(request);
-                shared.lock().pending.remove(&key);
-                shared.done.notify_all();
+                drop(waiting);
             }
         };
         // Without a thread nothing is fused, and all results are the same.
@@ -213,6 +212,27 @@ impl Shared {
         let program = Arc::new(program);
         state.insert(key, Arc::clone(&program));
         Some(program)
+    }
+}
+
+/// A request that the cache's thread works on. Whoever waits goes on when this is dropped, even by a panic, which ends the
+/// thread and the requests behind; the next one starts another.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    key: Key,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if std::thread::panicking() {
+            state.pending.clear();
+            state.worker = None;
+        } else {
+            state.pending.remove(&self.key);
+        }
+        drop(state);
+        self.shared.done.notify_all();
     }
 }
 
@@ -339,6 +359,25 @@ mod tests {
         cache.wait();
         assert!(cache.get_or_make(long).is_none());
         assert_eq!(cache.stats().programs, 0);
+    }
+
+    /// A linker of somebody else's may panic. Nobody waits for ever, and the cache works on.
+    #[test]
+    fn a_panic_of_the_fuser_ends_no_one_else() {
+        fn panics(_: StreamOp) -> u64 {
+            std::panic::resume_unwind(Box::new("no handler"))
+        }
+        let cache = CodeCache::new(1 << 20);
+        let good = request(vec![0x33; 2]);
+        for round in 0..3 {
+            let bad = request(vec![0x33; 10 + round]);
+            cache.request(Request { linker: panics, ..bad });
+            cache.wait();
+            assert_eq!(cache.stats().programs, round.min(1));
+            cache.request(good.clone());
+            cache.wait();
+            assert!(cache.get(&good.key).is_some());
+        }
     }
 
     /// Many threads ask for the same few programs, in both ways, while a small bound throws them out again.
