@@ -10,6 +10,7 @@ use std::{
     fmt,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
 };
@@ -86,16 +87,50 @@ struct State {
     order: BTreeMap<u64, Key>,
     clock: u64,
     pending: HashSet<Key>,
-    /// Code that does not become a program: too many cells.
+    /// Code that does not become a program: too large.
     refused: HashSet<Key>,
     stats: CacheStats,
     worker: Option<SyncSender<Request>>,
 }
 
 struct Entry {
-    program: Arc<Program>,
+    program: Arc<Cached>,
     bytes: usize,
+    /// When it was found last.
     used: u64,
+}
+
+/// A program of the cache, and the code that it was made from.
+#[derive(Debug)]
+pub struct Cached {
+    program: Program,
+    code: Bytes,
+    linker: Linker,
+    touched: AtomicBool,
+}
+
+impl Cached {
+    /// The program.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// What put the handlers in.
+    pub fn linker(&self) -> Linker {
+        self.linker
+    }
+
+    /// Whether it was made from this code. The hash in a [`Key`] is what somebody's database says; the bytes decide.
+    pub fn is_of(&self, code: &[u8]) -> bool {
+        std::ptr::eq(self.code.as_ref(), code) || *self.code == *code
+    }
+
+    /// Says that the program is used without asking the cache, which then keeps it.
+    pub fn touch(&self) {
+        if !self.touched.load(Ordering::Relaxed) {
+            self.touched.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl CodeCache {
@@ -113,13 +148,13 @@ impl CodeCache {
         Self { shared: Arc::new(Shared { state: Mutex::new(state), done: Condvar::new() }) }
     }
 
-    /// The program, if it is there.
-    pub fn get(&self, key: &Key) -> Option<Arc<Program>> {
+    /// The program, if it is there. Ask it whether it is of the code at hand.
+    pub fn get(&self, key: &Key) -> Option<Arc<Cached>> {
         self.shared.lock().get(key)
     }
 
-    /// The program; made now if it is not there. `None` if the code is too long for one.
-    pub fn get_or_make(&self, request: Request) -> Option<Arc<Program>> {
+    /// The program; made now if it is not there. `None` if it would be too large.
+    pub fn get_or_make(&self, request: Request) -> Option<Arc<Cached>> {
         {
             let mut state = self.shared.lock();
             if let Some(program) = state.get(&request.key) {
@@ -196,22 +231,25 @@ impl Shared {
     }
 
     /// Makes a program, without holding the lock, and keeps it.
-    fn make(&self, request: Request) -> Option<Arc<Program>> {
+    fn make(&self, request: Request) -> Option<Arc<Cached>> {
         let Request { key, code, target, profile, linker } = request;
         let made = match (&profile, key.fused) {
             (_, false) => fuse::translate(&code, &target),
             (None, true) => fuse::fuse(&code, &target),
             (Some(profile), true) => fuse::fuse_profiled(&code, &target, profile),
         };
+        let made = made.map(|mut program| {
+            program.link(linker);
+            Arc::new(Cached { program, code, linker, touched: AtomicBool::new(false) })
+        });
         let mut state = self.lock();
-        let Some(mut program) = made else {
-            state.refuse(key);
-            return None;
-        };
-        program.link(linker);
-        let program = Arc::new(program);
-        state.insert(key, Arc::clone(&program));
-        Some(program)
+        match made {
+            Some(program) => state.insert(key, program),
+            None => {
+                state.refuse(key);
+                None
+            }
+        }
     }
 }
 
@@ -240,7 +278,7 @@ impl Drop for Waiting<'_> {
 const MOST_REFUSED: usize = 1024;
 
 impl State {
-    fn get(&mut self, key: &Key) -> Option<Arc<Program>> {
+    fn get(&mut self, key: &Key) -> Option<Arc<Cached>> {
         let now = self.tick();
         let entry = self.entries.get_mut(key)?;
         self.order.remove(&entry.used);
@@ -249,21 +287,38 @@ impl State {
         Some(Arc::clone(&entry.program))
     }
 
-    fn insert(&mut self, key: Key, program: Arc<Program>) {
-        let bytes = program.bytes() + ENTRY_BYTES;
+    /// Keeps a program. One that is larger than the whole cache is refused.
+    fn insert(&mut self, key: Key, program: Arc<Cached>) -> Option<Arc<Cached>> {
+        let bytes = program.program.bytes() + program.code.len() + ENTRY_BYTES;
+        if bytes > self.stats.max_bytes {
+            self.refuse(key);
+            return None;
+        }
         self.stats.made += 1;
         self.remove(&key);
+        self.make_room(bytes);
+        let used = self.tick();
+        self.order.insert(used, key);
+        self.entries.insert(key, Entry { program: Arc::clone(&program), bytes, used });
+        self.stats.bytes += bytes;
+        self.stats.programs = self.entries.len();
+        Some(program)
+    }
+
+    /// Throws out what was found longest ago, unless it was touched since.
+    fn make_room(&mut self, bytes: usize) {
+        let mut chances = self.entries.len();
         while self.stats.bytes + bytes > self.stats.max_bytes {
-            let Some((_, oldest)) = self.order.first_key_value() else { return };
-            let oldest = *oldest;
+            let Some((_, &oldest)) = self.order.first_key_value() else { return };
+            let touched = |entry: &Entry| entry.program.touched.swap(false, Ordering::Relaxed);
+            if chances > 0 && self.entries.get(&oldest).is_some_and(touched) {
+                chances -= 1;
+                let _ = self.get(&oldest);
+                continue;
+            }
             self.remove(&oldest);
             self.stats.evicted += 1;
         }
-        let used = self.tick();
-        self.order.insert(used, key);
-        self.entries.insert(key, Entry { program, bytes, used });
-        self.stats.bytes += bytes;
-        self.stats.programs = self.entries.len();
     }
 
     fn remove(&mut self, key: &Key) {
@@ -309,8 +364,15 @@ mod tests {
         let wanted = request(vec![0x60, 1, 0x60, 2, 0x01]);
         assert!(cache.get(&wanted.key).is_none());
         let made = cache.get_or_make(wanted.clone());
-        assert!(made.as_ref().is_some_and(|program| program.cells()[0][0] == 1000 + StreamOp::PushW as u64));
-        assert_eq!(cache.get_or_make(wanted.clone()), made);
+        let made = made.expect("small code");
+        assert_eq!(made.program().cells()[0][0], 1000 + StreamOp::PushW as u64);
+        assert!(
+            made.is_of(&wanted.code)
+                && made.is_of(&[0x60, 1, 0x60, 2, 0x01])
+                && !made.is_of(&wanted.code[1..])
+        );
+        let again = cache.get_or_make(wanted.clone());
+        assert!(again.is_some_and(|again| Arc::ptr_eq(&again, &made)));
         assert_eq!(cache.stats().made, 1);
         cache.request(wanted);
         cache.wait();
@@ -330,24 +392,29 @@ mod tests {
         let stats = cache.stats();
         assert!(stats.evicted > 0 && stats.programs > 0);
         assert_eq!(stats.made, stats.evicted + stats.programs as u64);
-        // Too large for the whole cache: executed, but not kept.
-        assert!(cache.get_or_make(request(vec![0x33; 5000])).is_some());
-        assert!(cache.stats().bytes <= BOUND);
+        // Too large for the whole cache: nothing is thrown out for it.
+        assert!(cache.get_or_make(request(vec![0x33; 5000])).is_none());
+        assert_eq!(cache.stats(), stats);
     }
 
     #[test]
     fn what_was_used_last_stays() {
-        let bytes =
-            |len| CodeCache::new(1 << 20).get_or_make(request(vec![0x33; len])).map_or(0, |p| p.bytes());
-        let cache = CodeCache::new(bytes(10) + bytes(11) + bytes(12) + 2 * ENTRY_BYTES + ENTRY_BYTES / 2);
-        let (first, second, third) =
-            (request(vec![0x33; 10]), request(vec![0x33; 11]), request(vec![0x33; 12]));
-        cache.get_or_make(first.clone());
-        cache.get_or_make(second.clone());
-        assert!(cache.get(&first.key).is_some());
-        cache.get_or_make(third.clone());
-        assert!(cache.get(&first.key).is_some() && cache.get(&third.key).is_some());
-        assert!(cache.get(&second.key).is_none());
+        let codes = [10, 11, 12].map(|len| request(vec![0x33; len]));
+        let all = CodeCache::new(1 << 20);
+        codes.iter().for_each(|code| drop(all.get_or_make(code.clone())));
+        for touches in [false, true] {
+            let cache = CodeCache::new(all.stats().bytes - 1);
+            let [first, second, third] = &codes;
+            let made = cache.get_or_make(first.clone());
+            cache.get_or_make(second.clone());
+            match (touches, made) {
+                (true, Some(made)) => made.touch(),
+                _ => drop(cache.get(&first.key)),
+            }
+            cache.get_or_make(third.clone());
+            assert!(cache.get(&first.key).is_some() && cache.get(&third.key).is_some());
+            assert!(cache.get(&second.key).is_none());
+        }
     }
 
     #[test]
@@ -398,7 +465,7 @@ mod tests {
                             cache.get(&wanted.key)
                         };
                         if let Some(program) = program {
-                            assert_eq!(program.ops(), len + 1);
+                            assert_eq!(program.program().ops(), len + 1);
                         }
                     }
                 });

@@ -48,7 +48,7 @@ pub fn fuse(code: &[u8], target: &Target) -> Option<Program> {
 /// Fuses `code` by the rules that its profile says pay.
 pub fn fuse_profiled(code: &[u8], target: &Target, profile: &Profile) -> Option<Program> {
     let all = encoder::encode(code, target, &Rules::all());
-    let rules = Rules::chosen(all.ops.iter().map(|op| (op.op, profile.count(op.pc))));
+    let rules = Rules::chosen(all.iter().map(|op| (op.op, profile.count(op.pc))));
     fuse_with(code, target, &rules)
 }
 
@@ -59,11 +59,11 @@ pub fn translate(code: &[u8], target: &Target) -> Option<Program> {
 
 /// Fuses `code` by these rules.
 pub fn fuse_with(code: &[u8], target: &Target, rules: &Rules) -> Option<Program> {
-    let mut encoded = encoder::encode(code, target, rules);
+    let mut ops = encoder::encode(code, target, rules);
     if rules.contains(StreamOp::Select) {
-        selectors::find(code, &mut encoded.ops);
+        selectors::find(code, &mut ops);
     }
-    layout::lay_out(code, encoded)
+    layout::lay_out(code, &ops)
 }
 
 /// An op while the program is being made. Jumps still name offsets of the code.

@@ -38,7 +38,7 @@ pub mod profile;
 pub mod program;
 pub mod stream;
 
-pub use cache::{CacheStats, CodeCache, Key, Linker, Request};
+pub use cache::{CacheStats, Cached, CodeCache, Key, Linker, Request};
 pub use decode::{Block, Exit, Instruction};
 pub use fuse::{Rules, Target};
 pub use isa::{Flow, GasClass, Op};

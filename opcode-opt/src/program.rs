@@ -67,8 +67,6 @@ pub struct Program {
     covers: Box<[u8]>,
     /// Cells from which on ops follow one another in the code, and the offset of the first.
     segments: Box<[(u16, u32)]>,
-    /// Offsets behind instructions that leave for another frame, and the cell plus one.
-    resumes: Box<[(u32, u16)]>,
     ops: usize,
     instructions: usize,
 }
@@ -79,7 +77,6 @@ impl Program {
         jumps: Vec<u16>,
         covers: Vec<u8>,
         segments: Vec<(u16, u32)>,
-        resumes: Vec<(u32, u16)>,
         ops: usize,
         instructions: usize,
     ) -> Self {
@@ -88,7 +85,6 @@ impl Program {
             jumps: jumps.into(),
             covers: covers.into(),
             segments: segments.into(),
-            resumes: resumes.into(),
             ops,
             instructions,
         }
@@ -101,9 +97,8 @@ impl Program {
 
     /// Puts what `handler` says in the place of each op's number.
     pub fn link(&mut self, handler: impl Fn(StreamOp) -> u64) {
-        let starts: Vec<usize> = self.starts().map(|(cell, _, _)| cell).collect();
-        for cell in starts {
-            self.cells[cell][0] = handler(StreamOp::ALL[self.cells[cell][0] as usize]);
+        for (cell, _) in self.cells.iter_mut().zip(&self.covers).filter(|&(_, &len)| len > 0) {
+            cell[0] = handler(StreamOp::ALL[cell[0] as usize]);
         }
     }
 
@@ -112,10 +107,19 @@ impl Program {
         &self.jumps
     }
 
-    /// Where execution goes on at this offset behind a call or create.
-    pub fn resume(&self, pc: usize) -> Option<usize> {
-        let found = self.resumes.binary_search_by_key(&pc, |&(pc, _)| pc as usize).ok()?;
-        Some(usize::from(self.resumes[found].1) - 1)
+    /// The cell where execution may begin, or go on behind a call or create, at this offset: that of the op which begins there.
+    pub fn entry(&self, pc: usize) -> Option<usize> {
+        let behind = self.segments.partition_point(|&(_, begins)| begins as usize <= pc);
+        let &(first, begins) = self.segments.get(behind.checked_sub(1)?)?;
+        let end = self.segments.get(behind).map_or(self.covers.len(), |&(cell, _)| cell.into());
+        let mut here = begins as usize;
+        for (cell, &len) in self.covers.iter().enumerate().take(end).skip(first.into()) {
+            if len > 0 && here >= pc {
+                return (here == pc).then_some(cell);
+            }
+            here += usize::from(len);
+        }
+        None
     }
 
     /// The offset in the code of the op in this cell.
@@ -129,8 +133,14 @@ impl Program {
 
     /// Every op: its cell, its offset in the code, the bytes that it stands for.
     pub fn starts(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
-        let starts = self.covers.iter().enumerate().filter(|&(_, &len)| len > 0);
-        starts.map(|(cell, &len)| (cell, self.pc(cell), usize::from(len)))
+        let mut segments = self.segments.iter().peekable();
+        let mut next = 0;
+        self.covers.iter().enumerate().filter(|&(_, &len)| len > 0).map(move |(cell, &len)| {
+            let begun = segments.next_if(|&&(first, _)| usize::from(first) == cell);
+            let pc = begun.map_or(next, |&(_, pc)| pc as usize);
+            next = pc + usize::from(len);
+            (cell, pc, usize::from(len))
+        })
     }
 
     /// Every op and its offset in the code, of a program that is not linked.
@@ -157,6 +167,5 @@ impl Program {
             + size_of_val(&*self.jumps)
             + size_of_val(&*self.covers)
             + size_of_val(&*self.segments)
-            + size_of_val(&*self.resumes)
     }
 }

@@ -134,17 +134,22 @@ proptest! {
         }
     }
 
-    /// What is behind a call can be resumed at, and is the op there.
+    /// Execution may begin where an op does, and nowhere else; what is behind a call is such a place.
     #[test]
     fn execution_resumes_behind_whatever_leaves_the_frame(code in any_code()) {
         for program in programs(&code, &mainnet(), &Profile::default()) {
             let starts: BTreeMap<_, _> = program.starts().map(|(cell, pc, _)| (pc, cell)).collect();
+            for pc in 0..code.len() + 2 {
+                prop_assert_eq!(program.entry(pc), starts.get(&pc).copied(), "at {}", pc);
+            }
+            for (&pc, &cell) in &starts {
+                prop_assert_eq!(program.pc(cell), pc);
+            }
             for (op, pc) in program.ops_at().filter(|&(op, _)| op == StreamOp::Plain) {
                 let byte = code.get(pc..).and_then(|rest| rest.iter().find(|&&byte| byte != 0x5b));
                 if byte.and_then(|&byte| Op::from_byte(byte)).is_some_and(|op| op.flow() == metis_opcode_opt::Flow::Frame) {
                     let end = pc + code[pc..].iter().position(|&byte| byte != 0x5b).unwrap() + 1;
-                    prop_assert_eq!(program.resume(end), starts.get(&end).copied(), "{:?} at {}", op, pc);
-                    prop_assert!(program.resume(end).is_some());
+                    prop_assert!(program.entry(end).is_some(), "{:?} at {}", op, pc);
                 }
             }
         }

@@ -10,6 +10,7 @@ mod intrinsics;
 mod local;
 mod machine;
 mod memo;
+mod near;
 mod tables;
 mod words;
 

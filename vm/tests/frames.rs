@@ -100,3 +100,70 @@ fn frames_go_on_in_a_program_that_landed_meanwhile() {
     let main = "5f5f5f5f5f305af1600101600a600b01505a5b600190038061001a57 5f5260205ff3";
     same(main, "00", if cfg!(miri) { vec![60_000] } else { vec![40_000, 100_000, 1_000_000] });
 }
+
+/// The code hash is what a database says, and may be wrong: each code does what it says all the same.
+#[test]
+fn codes_under_one_hash_are_not_taken_for_one_another() {
+    // A loop that leaves 7 or 9, and one that is shorter.
+    let codes = [
+        "60085b600190038060025760075f5260205ff3",
+        "60085b600190038060025760095f5260205ff3",
+        "60095f5260205ff3",
+    ];
+    for interpreter in Interpreter::ALL {
+        let cache = FusionCache::new(FusionConfig { interpreter, hot_gas: 50, ..FusionConfig::default() });
+        for _ in 0..4 {
+            for (code, expected) in codes.iter().zip([7, 9, 9]) {
+                let mut db = database(code, "00");
+                db.cache.accounts.get_mut(&MAIN).unwrap().info.code_hash =
+                    alloy_primitives::B256::repeat_byte(1);
+                let mut evm = Context::mainnet().with_db(db).build_mainnet().with_fusion(cache.clone());
+                for _ in 0..3 {
+                    let result = evm.transact(tx(100_000)).unwrap().result;
+                    let output = result.output().map(|word| U256::from_be_slice(word));
+                    assert_eq!(output, Some(U256::from(expected)), "{interpreter}, {code}");
+                    cache.wait();
+                }
+            }
+        }
+    }
+}
+
+/// A user's instruction that takes memory without paying for it. revm goes by what was paid.
+#[test]
+fn memory_that_was_not_paid_for_is_as_in_revm() {
+    use revm::{
+        context::ContextTr,
+        interpreter::{Instruction, InstructionContext, InstructionExecResult, interpreter::EthInterpreter},
+    };
+    fn takes<H>(context: InstructionContext<'_, H, EthInterpreter>) -> InstructionExecResult {
+        context.interpreter.memory.resize(64);
+        Ok(())
+    }
+    fn changed<
+        E: revm::handler::EvmTr<Instructions = revm::handler::instructions::EthInstructions<EthInterpreter, C>>,
+        C,
+    >(
+        evm: &mut E,
+    ) where
+        C: ContextTr + revm::context::Host,
+    {
+        let (_, instructions, ..) = evm.all_mut();
+        instructions.insert_instruction(0x32, Instruction::new(takes::<C>), 3);
+    }
+    // ORIGIN is replaced; mload(0) pop msize, then mstore(32, it), and memory's size and the gas left returned.
+    let main = "325f51505960205259606052 5a60405260806000f3";
+    let mut expected = Context::mainnet().with_db(database(main, "00")).build_mainnet();
+    changed(&mut expected);
+    let expected = expected.transact(tx(100_000)).unwrap();
+    for interpreter in Interpreter::ALL {
+        let cache = FusionCache::new(FusionConfig { interpreter, hot_gas: 10, ..FusionConfig::default() });
+        let mut evm =
+            Context::mainnet().with_db(database(main, "00")).build_mainnet().with_fusion(cache.clone());
+        changed(&mut evm);
+        for _ in 0..4 {
+            assert_eq!(evm.transact(tx(100_000)).unwrap(), expected, "{interpreter}");
+            cache.wait();
+        }
+    }
+}

@@ -84,6 +84,8 @@ fn a_program_takes_at_most_twenty_times_its_code() {
     const LARGEST: usize = 24 * 1024;
     let worst = [
         vec![0x5b; LARGEST],
+        vec![0xf1; LARGEST],
+        [0x5b, 0xf1].repeat(LARGEST / 2),
         [0x33, 0x50].repeat(LARGEST / 2),
         [0x5b, 0x00].repeat(LARGEST / 2),
         [0x5f, 0x5f, 0x55].repeat(LARGEST / 3),

@@ -8,26 +8,11 @@ use crate::{
 };
 use alloy_primitives::U256;
 
-/// What the encoder makes of code.
-pub(super) struct Encoded {
-    /// The ops in order. Code that nothing can reach is not among them.
-    pub(super) ops: Vec<Piece>,
-    /// Offsets behind instructions that leave for another frame, ascending.
-    pub(super) resumes: Vec<u32>,
-}
-
-pub(super) fn encode(code: &[u8], target: &Target, rules: &Rules) -> Encoded {
+/// The ops of code, in order. Code that nothing can reach is not among them.
+pub(super) fn encode(code: &[u8], target: &Target, rules: &Rules) -> Vec<Piece> {
     let mut is_destination = vec![false; code.len()];
     jump_destinations(code).for_each(|pc| is_destination[pc] = true);
-    let mut encoder = Encoder {
-        target,
-        rules,
-        is_destination,
-        ops: Vec::new(),
-        resumes: Vec::new(),
-        open: 0,
-        prefix: None,
-    };
+    let mut encoder = Encoder { target, rules, is_destination, ops: Vec::new(), open: 0, prefix: None };
     let mut reachable = true;
     for instruction in instructions(code) {
         match instruction.op.filter(|&op| op == Op::JUMPDEST && target.is_native(op)) {
@@ -41,7 +26,7 @@ pub(super) fn encode(code: &[u8], target: &Target, rules: &Rules) -> Encoded {
     if reachable {
         encoder.end(code.len());
     }
-    Encoded { ops: encoder.ops, resumes: encoder.resumes }
+    encoder.ops
 }
 
 struct Encoder<'a> {
@@ -49,7 +34,6 @@ struct Encoder<'a> {
     rules: &'a Rules,
     is_destination: Vec<bool>,
     ops: Vec<Piece>,
-    resumes: Vec<u32>,
     /// The first op that rules may still replace.
     open: usize,
     /// A JUMPDEST that the next op takes in: gas and offset.
@@ -134,9 +118,6 @@ impl Encoder<'_> {
             ..piece(StreamOp::Plain, gas.into(), offset(instruction.pc), len)
         });
         self.open = self.ops.len();
-        if instruction.op.is_some_and(|op| op.flow() == Flow::Frame) {
-            self.resumes.push(offset(instruction.end()));
-        }
     }
 
     /// Behind the code the EVM stops.

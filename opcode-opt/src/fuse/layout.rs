@@ -1,6 +1,6 @@
 //! Ops to cells, destinations to distances.
 
-use super::{MAX_CELLS, Piece, encoder::Encoded};
+use super::{MAX_CELLS, Piece};
 use crate::{
     isa::Op,
     program::{CELL, Header, Program, SEGMENT},
@@ -14,8 +14,7 @@ const WORD: u32 = 32;
 /// Most JUMPDESTs that one op steps over.
 const LONGEST_FALL: usize = 60_000;
 
-pub(super) fn lay_out(code: &[u8], encoded: Encoded) -> Option<Program> {
-    let Encoded { ops, resumes } = encoded;
+pub(super) fn lay_out(code: &[u8], ops: &[Piece]) -> Option<Program> {
     let total: usize = ops.iter().map(cells_of).sum();
     if total > MAX_CELLS {
         return None;
@@ -23,7 +22,7 @@ pub(super) fn lay_out(code: &[u8], encoded: Encoded) -> Option<Program> {
 
     let mut cell_at = vec![0u16; code.len() + 1];
     let mut cell = 0;
-    for op in &ops {
+    for op in ops {
         cell_at[op.pc as usize] = u16::try_from(cell + 1).ok()?;
         cell += cells_of(op);
     }
@@ -32,13 +31,13 @@ pub(super) fn lay_out(code: &[u8], encoded: Encoded) -> Option<Program> {
     let mut covers = Vec::with_capacity(total);
     let mut segments: Vec<(u16, u32)> = Vec::new();
     let mut expected = u32::MAX;
-    let mut falls = falls(&ops).into_iter();
+    let mut falls = falls(ops).into_iter();
     let distance = |here: usize, pc: u32| {
         let there = i64::from(cell_at[pc as usize]) - 1;
         debug_assert!(there >= 0, "a destination without an op");
         ((there - here as i64) * CELL as i64) as u32
     };
-    for op in &ops {
+    for op in ops {
         let here = cells.len();
         let (gas, immediate) = match op.op.kind() {
             Kind::fall => {
@@ -75,8 +74,6 @@ pub(super) fn lay_out(code: &[u8], encoded: Encoded) -> Option<Program> {
         covers.resize(cells.len(), 0);
     }
 
-    let resumes =
-        resumes.into_iter().map(|pc| (pc, cell_at[pc as usize])).filter(|&(_, cell)| cell != 0).collect();
     let mut jumps = cell_at;
     for (pc, cell) in jumps.iter_mut().enumerate() {
         if code.get(pc) != Some(&Op::JUMPDEST.byte()) {
@@ -85,7 +82,7 @@ pub(super) fn lay_out(code: &[u8], encoded: Encoded) -> Option<Program> {
     }
     jumps.truncate(code.len());
     let instructions = ops.iter().map(|op| usize::from(op.parts)).sum();
-    Some(Program::new(cells, jumps, covers, segments, resumes, ops.len(), instructions))
+    Some(Program::new(cells, jumps, covers, segments, ops.len(), instructions))
 }
 
 /// The 32 bits of an immediate that is not wide. The rules put no longer one there.

@@ -14,16 +14,22 @@ use super::{
         stack::{Dup, PopN, PushI, PushW, Swap, SwapPop},
         unary,
     },
+    intrinsics::stack_pointer,
     machine::{Cell, Cx, Exit, Flow, Regs},
 };
 use alloy_primitives::U256;
-use metis_opcode_opt::{Op, StreamOp, for_each_stream_op};
+use metis_opcode_opt::{Op, StreamOp, Target, for_each_stream_op, fuse};
 use revm::context::Host;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
 
 /// Whether handlers call one another.
-pub(super) const THREADED: bool = cfg!(all(
+const THREADED: bool = cfg!(all(
     not(debug_assertions),
     not(feature = "loop-dispatch"),
+    not(miri),
     any(target_arch = "x86_64", target_arch = "aarch64")
 ));
 
@@ -76,6 +82,59 @@ pub(super) fn handler<H: Host>(op: StreamOp) -> u64 {
         };
     }
     for_each_stream_op!(address)
+}
+
+/// Whether programs for `H` can be executed in this build.
+///
+/// Handlers are generic, so they are compiled in the crate that builds the machine, with that crate's optimisation level.
+/// Without optimisation a call stays a call, and a long program would overflow the stack. So it is tried, once for each `H`.
+pub(super) fn is_sound<H: Host>() -> bool {
+    static TRIED: Mutex<BTreeMap<usize, bool>> = Mutex::new(BTreeMap::new());
+    if !THREADED {
+        return true;
+    }
+    let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
+    *tried.entry(probe::<H> as *const () as usize).or_insert_with(|| {
+        let jumps = stack_after::<H>(1) == stack_after::<H>(8);
+        if !jumps {
+            tracing::warn!(
+                "fused programs are not executed: this build does not turn calls of handlers into jumps; raise the \
+                 `opt-level` of the crate that builds the machine, or enable the feature `loop-dispatch` of metis-vm"
+            );
+        }
+        jumps
+    })
+}
+
+/// The machine's stack pointer behind so many rounds of ops.
+#[inline(never)]
+fn stack_after<H: Host>(rounds: usize) -> usize {
+    // PUSH0 DUP1 PUSH1 7 MUL NOT SWAP1 LT DUP1 ISZERO EQ PUSH1 1 ADD POP.
+    const ROUND: [u8; 15] =
+        [0x5f, 0x80, 0x60, 7, 0x02, 0x19, 0x90, 0x10, 0x80, 0x15, 0x14, 0x60, 1, 0x01, 0x50];
+    let target = Target { gas: [0; 256], native: [true; 256] };
+    let link = |op| match op {
+        // The STOP behind the code.
+        StreamOp::Plain => probe::<H> as Handler<H> as usize as u64,
+        op => handler::<H>(op),
+    };
+    let Some(mut program) = fuse::translate(&ROUND.repeat(rounds), &target) else { return rounds };
+    program.link(link);
+    let mut stack = [U256::ZERO; 8];
+    let mut cx = Cx::<H> { base: stack.as_mut_ptr(), ..Cx::new() };
+    let registers = Regs { ip: program.cells().as_ptr(), sp: stack.as_mut_ptr(), gas: 0 };
+    // SAFETY: the program is for this `H`, needs three words of stack at most, and no op of it asks for more than the stack.
+    unsafe { go(registers, &raw mut cx) };
+    cx.memory_len
+}
+
+/// Ends a program, and notes where the machine's stack is.
+///
+/// # Safety
+/// `cx` points to a context.
+unsafe fn probe<H>(_: *const Cell, _: *mut U256, _: u64, cx: *mut Cx<H>) {
+    // SAFETY: by the contract of this function.
+    unsafe { (*cx).memory_len = stack_pointer() };
 }
 
 /// Executes from an op on, until the frame is left.

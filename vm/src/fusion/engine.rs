@@ -5,6 +5,7 @@ use super::{
     dispatch,
     machine::{Cx, Exit, Regs},
     memo::Memo,
+    near::Near,
 };
 use metis_opcode_opt::{Op, Profile, Program};
 use revm::{
@@ -27,28 +28,33 @@ pub(super) struct Tools<'a, H> {
     pub(super) memo: &'a mut Memo,
 }
 
-/// Executes a frame until it returns or calls, exactly as `Interpreter::run_plain` would. The program must be linked for
-/// `H`, and made from the frame's code: it is found under a key that says so.
+/// Executes a frame until it returns or calls, exactly as `Interpreter::run_plain` would.
 pub(super) fn execute<H: Host>(
-    program: &Program,
+    near: &Near,
     interpreter: &mut Interpreter<EthInterpreter>,
     host: &mut H,
     mut tools: Tools<'_, H>,
 ) -> InterpreterAction {
-    let pc = interpreter.bytecode.pc();
-    let entry = if pc == 0 { Some(0) } else { program.resume(pc) };
     // Handlers write to the stack without asking for its capacity.
-    let entry = entry.filter(|_| interpreter.stack.data().capacity() >= STACK_LIMIT);
-    if let Some(entry) = entry
-        && run(program, entry, interpreter, host, &mut tools)
+    let has_room = interpreter.stack.data().capacity() >= STACK_LIMIT;
+    if let Some(program) = near.program::<H>(interpreter).filter(|_| has_room)
+        && let Some(entry) = program.entry(interpreter.bytecode.pc())
     {
-        return interpreter.take_next_action();
+        // SAFETY: the program is of the frame's code and linked for `H`, and an op begins at `entry`.
+        let acted = unsafe { run(program, entry, interpreter, host, &mut tools) };
+        if acted {
+            return interpreter.take_next_action();
+        }
     }
     run_plain(interpreter, tools.instructions, tools.gas, host)
 }
 
 /// Whether the frame has its action. If not, revm's loop goes on.
-fn run<H: Host>(
+///
+/// # Safety
+/// The program is linked for `H` and made from the frame's code, the frame's stack has room for all its words, and an op
+/// begins at `entry`.
+unsafe fn run<H: Host>(
     program: &Program,
     entry: usize,
     interpreter: &mut Interpreter<EthInterpreter>,
@@ -57,25 +63,18 @@ fn run<H: Host>(
 ) -> bool {
     // Fused code is never empty: it ends in an op.
     let cells = program.cells().as_ptr();
-    let start = Regs { ip: cells, sp: std::ptr::null_mut(), gas: 0 };
     let mut cx = Cx {
-        base: std::ptr::null_mut(),
-        memory: std::ptr::null_mut(),
-        memory_len: 0,
         cells,
         jumps: program.jumps().as_ptr(),
         jumps_len: program.jumps().len(),
-        input: std::ptr::null(),
-        input_len: 0,
         interpreter,
         host,
         table: tools.instructions,
         memo: &raw mut *tools.memo,
-        left: start,
-        exit: Exit::Deopt,
+        ..Cx::new()
     };
     // SAFETY: all that `cx` points to lives until the end of this function and is not touched otherwise while handlers
-    // run; `entry` is the first op or one behind a call; the program was linked for this `H`.
+    // run; the rest by the contract of this function.
     unsafe {
         let cx = &raw mut cx;
         let (sp, gas) = Cx::reload(cx);

@@ -27,6 +27,12 @@ use revm::{
 use std::ops::{Deref, DerefMut};
 
 /// Gives any revm `Evm` the fused interpreter.
+///
+/// Call it in the crate that builds the machine (`build_mainnet`): revm's own instructions are known by the addresses of
+/// their functions, which may be others in another crate. If they are not recognised, revm's loop executes and a warning says so.
+/// The same holds for a crate that is compiled without optimisation in a release build.
+///
+/// Builders of `Evm` that take it by value (`with_inspector`, `with_precompiles`) come before.
 pub trait WithFusion: Sized {
     /// The same machine, executing fused programs from `cache`.
     fn with_fusion(self, cache: FusionCache) -> FusedEvm<Self>;
@@ -41,7 +47,10 @@ impl<CTX: Host, INSP, I, P> WithFusion for Evm<CTX, INSP, I, P, EthFrame<EthInte
 /// A revm `Evm` that executes frames by fused programs. It dereferences to the `Evm` inside.
 ///
 /// With an inspector attached (`inspect_*`), frames run in revm's own step loop, so traces never see a fused op.
-#[derive(Debug)]
+///
+/// Instructions and costs may be replaced between transactions. They are read when a transaction's first frame begins; a handler of
+/// one's own must begin at depth 0 as revm's does.
+#[derive(Clone, Debug)]
 pub struct FusedEvm<E> {
     evm: E,
     cache: FusionCache,
@@ -113,8 +122,8 @@ where
         let before = frame.interpreter.gas.remaining();
         let mut profile = None;
         let (hash, next) = match local.way(cache, &mut frame.interpreter, instructions, gas) {
-            Way::Program(program) => {
-                let action = local.execute(&program, &mut frame.interpreter, instructions, gas, &mut evm.ctx);
+            Way::Program(place) => {
+                let action = local.execute(place, &mut frame.interpreter, instructions, gas, &mut evm.ctx);
                 return finish(frame, &mut evm.ctx, action);
             }
             Way::Revm => return evm.frame_run(),

@@ -1,4 +1,4 @@
-//! What x86-64 has instructions for and the compiler does not use them.
+//! What the machine has instructions for and the compiler does not use them.
 #![allow(unsafe_code, reason = "inline assembly and intrinsics")]
 
 use super::machine::Limbs;
@@ -53,4 +53,22 @@ pub(super) fn divide(high: u64, low: u64, divisor: u64) -> (u64, u64) {
     debug_assert!(high < divisor);
     let wide = u128::from(high) << 64 | u128::from(low);
     ((wide / u128::from(divisor)) as u64, (wide % u128::from(divisor)) as u64)
+}
+
+/// The machine's stack pointer; 0 where nobody asks.
+#[inline(always)]
+pub(super) fn stack_pointer() -> usize {
+    #[allow(unused_mut, reason = "only assigned where the target is known")]
+    let mut pointer = 0;
+    // SAFETY: copies a register.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    unsafe {
+        std::arch::asm!("mov {}, rsp", out(reg) pointer, options(nomem, nostack, preserves_flags));
+    }
+    // SAFETY: copies a register.
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    unsafe {
+        std::arch::asm!("mov {}, sp", out(reg) pointer, options(nomem, nostack, preserves_flags));
+    }
+    pointer
 }

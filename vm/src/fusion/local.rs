@@ -4,10 +4,11 @@ use super::{
     FusionCache, Interpreter, dispatch,
     engine::{self, Tools},
     memo::Memo,
+    near::Near,
     tables::{Originals, Tables},
 };
 use alloy_primitives::B256;
-use metis_opcode_opt::{Key, Linker, Profile, Program, Request};
+use metis_opcode_opt::{Cached, Key, Linker, Profile, Request};
 use revm::{
     context::Host,
     interpreter::{
@@ -27,8 +28,10 @@ type Frame = revm::interpreter::Interpreter<EthInterpreter>;
 /// Programs at hand, the heat of code that has none, and hashes of short inputs.
 pub(super) struct Local {
     originals: Originals,
+    /// Whether this build can execute programs.
+    is_sound: bool,
     tables: Option<Tables>,
-    near: Vec<Option<(B256, Arc<Program>)>>,
+    near: Vec<Option<Near>>,
     warming: Vec<Option<Warming>>,
     memo: Memo,
 }
@@ -51,11 +54,26 @@ impl fmt::Debug for Local {
     }
 }
 
+/// Another machine's: it starts with nothing at hand.
+impl Clone for Local {
+    fn clone(&self) -> Self {
+        Self {
+            originals: self.originals.clone(),
+            is_sound: self.is_sound,
+            tables: None,
+            near: Vec::new(),
+            warming: Vec::new(),
+            memo: Memo::default(),
+        }
+    }
+}
+
 impl Local {
     /// For machines on `H`.
     pub(super) fn new<H: Host>() -> Self {
         Self {
             originals: Originals::new::<H>(),
+            is_sound: dispatch::is_sound::<H>(),
             tables: None,
             near: Vec::new(),
             warming: Vec::new(),
@@ -72,73 +90,77 @@ impl Local {
         gas: &GasTable,
     ) -> Way {
         let kind = cache.config().interpreter;
-        if kind == Interpreter::Revm {
+        if kind == Interpreter::Revm || !self.is_sound || self.tables(frame, gas, instructions).is_foreign {
             return Way::Revm;
         }
-        self.look_at_tables(frame, gas, instructions);
         let always = matches!(kind, Interpreter::FusedAlways | Interpreter::Plain);
         if always {
             frame.bytecode.get_or_calculate_hash();
         }
-        // Initcode comes without a hash, and is executed once.
+        // Initcode of CREATE comes without a hash, and is executed once.
         let Some(hash) = frame.bytecode.hash() else { return Way::Revm };
 
         let place = usize::from(hash[0]) % NEAR;
-        if let Some(Some((code, program))) = self.near.get(place)
-            && *code == hash
+        if let Some(Some(near)) = self.near.get(place)
+            && near.is_named(hash)
+            && near.program::<H>(frame).is_some()
         {
-            return Way::Program(Arc::clone(program));
+            near.touch();
+            return Way::Program(place);
         }
         let found =
             if always { self.made::<H>(cache, frame, hash) } else { self.found::<H>(cache, frame, hash) };
-        match found {
-            Some(program) => {
+        match found.and_then(|program| Near::new(hash, program, frame)) {
+            Some(near) => {
                 self.near.resize_with(NEAR, || None);
-                self.near[place] = Some((hash, Arc::clone(&program)));
-                Way::Program(program)
+                self.near[place] = Some(near);
+                Way::Program(place)
             }
             None => self.warm(cache, frame, hash),
         }
     }
 
-    /// Executes a frame by its program until it returns or calls.
+    /// Executes a frame by the program at this place until it returns or calls.
     pub(super) fn execute<H: Host>(
         &mut self,
-        program: &Program,
+        place: usize,
         frame: &mut Frame,
         instructions: &InstructionTable<EthInterpreter, H>,
         gas: &GasTable,
         host: &mut H,
     ) -> InterpreterAction {
-        engine::execute(program, frame, host, Tools { instructions, gas, memo: &mut self.memo })
+        let tools = Tools { instructions, gas, memo: &mut self.memo };
+        match self.near.get(place) {
+            Some(Some(near)) => engine::execute(near, frame, host, tools),
+            _ => engine::run_plain(frame, instructions, gas, host),
+        }
     }
 
-    /// Tables may change between transactions. Programs at hand are for the old ones then.
-    fn look_at_tables<H: Host>(
+    /// The tables in force. They may change between transactions; programs at hand are for the old ones then.
+    fn tables<H: Host>(
         &mut self,
         frame: &Frame,
         gas: &GasTable,
         instructions: &InstructionTable<EthInterpreter, H>,
-    ) {
+    ) -> &Tables {
         let begins = frame.input.depth == 0 && frame.bytecode.pc() == 0;
         let spec = frame.runtime_flag.spec_id;
-        let current =
-            self.tables.as_ref().is_some_and(|tables| !begins || tables.are(spec, gas, instructions));
-        if !current {
-            let tables = Tables::new(&self.originals, spec, gas, instructions);
+        let are_old =
+            |tables: &mut Tables| tables.spec != spec || begins && !tables.are(spec, gas, instructions);
+        if self.tables.take_if(are_old).is_some() {
             self.near.clear();
             self.warming.clear();
-            self.tables = Some(tables);
         }
+        self.tables.get_or_insert_with(|| Tables::new(&self.originals, spec, gas, instructions))
     }
 
     /// The frame's program from the shared cache, which makes it if it has to.
-    fn made<H: Host>(&self, cache: &FusionCache, frame: &Frame, hash: B256) -> Option<Arc<Program>> {
+    fn made<H: Host>(&self, cache: &FusionCache, frame: &Frame, hash: B256) -> Option<Arc<Cached>> {
         cache.programs().get_or_make(self.request::<H>(cache, frame, hash, None)?)
     }
 
     /// The frame's program, if the shared cache has it. Asked at first sight, and once the program was asked for.
-    fn found<H: Host>(&self, cache: &FusionCache, frame: &Frame, hash: B256) -> Option<Arc<Program>> {
+    fn found<H: Host>(&self, cache: &FusionCache, frame: &Frame, hash: B256) -> Option<Arc<Cached>> {
         let warming = self.warming.get(warming_place(hash)).and_then(Option::as_ref);
         if warming.is_some_and(|warming| warming.code == hash && !warming.asked) {
             return None;
@@ -230,8 +252,8 @@ pub(super) enum Way {
     Warm(B256),
     /// The same, and for some steps also where control goes.
     Watch(B256),
-    /// By a program.
-    Program(Arc<Program>),
+    /// By the program at this place.
+    Program(usize),
 }
 
 /// Gas that a frame gave to the one that it calls.

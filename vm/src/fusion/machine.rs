@@ -17,6 +17,7 @@ use revm::{
 };
 
 use super::memo::Memo;
+use std::ptr::{null, null_mut};
 
 /// 256 bits, least limb first.
 pub(super) type Limbs = [u64; 4];
@@ -70,7 +71,7 @@ pub(super) struct Cx<H> {
     pub(super) base: *mut U256,
     /// This frame's memory. Valid until something else grows or borrows it.
     pub(super) memory: *mut u8,
-    /// Bytes of this frame's memory.
+    /// Bytes of this frame's memory that handlers may touch.
     pub(super) memory_len: usize,
     /// The program's cells.
     pub(super) cells: *const Cell,
@@ -208,6 +209,26 @@ pub(super) unsafe fn store(word: *mut U256, value: Limbs) {
 }
 
 impl<H> Cx<H> {
+    /// No frame yet.
+    pub(super) const fn new() -> Self {
+        Self {
+            base: null_mut(),
+            memory: null_mut(),
+            memory_len: 0,
+            cells: null(),
+            jumps: null(),
+            jumps_len: 0,
+            input: null(),
+            input_len: 0,
+            interpreter: null_mut(),
+            host: null_mut(),
+            table: null(),
+            memo: null_mut(),
+            left: Regs { ip: null(), sp: null_mut(), gas: 0 },
+            exit: Exit::Deopt,
+        }
+    }
+
     /// Bytes on the stack.
     ///
     /// # Safety
@@ -287,6 +308,11 @@ impl<H> Cx<H> {
                 (*cx).memory_len = memory.len();
                 (*cx).memory = memory.as_mut_ptr();
             }
+            // revm goes by what has been paid for. A user's instruction may have made that something else than what is there:
+            // then every access is for revm to decide.
+            if interpreter.gas.memory().words_num * WORD != (*cx).memory_len {
+                (*cx).memory_len = 0;
+            }
             match &interpreter.input.input {
                 CallInput::Bytes(bytes) => {
                     (*cx).input = bytes.as_ptr();
@@ -338,6 +364,9 @@ impl<H: Host> Cx<H> {
             }
             let gas = interpreter.gas.remaining();
             Self::remap(cx);
+            if (*cx).memory_len < end {
+                return Flow::Deopt;
+            }
             Flow::Next(Regs { gas, ..registers })
         }
     }

@@ -18,7 +18,10 @@ use revm::{
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// The addresses of revm's own functions, as the crate that builds the machine has them.
@@ -37,14 +40,19 @@ impl Originals {
 /// Replaced instructions from which on something else than replacing is likely.
 const MANY: usize = 64;
 
+/// Whether that has been said once.
+static WARNED: AtomicBool = AtomicBool::new(false);
+
 /// revm's tables as they were last seen, and what programs depend on.
 #[derive(Debug)]
 pub(super) struct Tables {
-    spec: SpecId,
+    pub(super) spec: SpecId,
     gas: GasTable,
     instructions: [usize; 256],
     pub(super) target: Arc<Target>,
     pub(super) identity: B256,
+    /// Most instructions are not revm's own as far as can be seen. revm's loop is faster then.
+    pub(super) is_foreign: bool,
 }
 
 impl Tables {
@@ -63,10 +71,11 @@ impl Tables {
             target.native[byte] = is_original && is_enabled(op, spec);
             replaced += usize::from(!is_original);
         }
-        if replaced >= MANY {
+        let is_foreign = replaced >= MANY;
+        if is_foreign && !WARNED.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 replaced,
-                "most instructions are not revm's own and are executed unfused; if you replaced none, call \
+                "most instructions are not revm's own, and revm's loop executes; if you replaced none, call \
                  `with_fusion` in the crate that calls `build_mainnet`"
             );
         }
@@ -76,6 +85,7 @@ impl Tables {
             instructions: addresses,
             identity: identity(spec, &target),
             target: Arc::new(target),
+            is_foreign,
         }
     }
 

@@ -59,8 +59,9 @@ impl Bench {
         bench.compare_one(&Case::of_code(spec, stop.to_vec(), 1_000_000))?;
         let first = size(&bench);
         bench.compare_one(&Case::of_code(spec, code.to_vec(), 1_000_000))?;
-        let bytes = |code| {
-            analysis::program(code, spec, Interpreter::FusedAlways).map_or(0, |program| program.bytes())
+        let bytes = |code: &[u8]| {
+            let program = analysis::program(code, spec, Interpreter::FusedAlways);
+            program.map_or(0, |program| program.bytes() + code.len())
         };
         Ok(size(&bench) - first + bytes(&stop) == first + bytes(code))
     }

@@ -7,7 +7,9 @@ use alloy_primitives::{Address, U256};
 use revm::{
     context::{Host, host::LoadError},
     interpreter::{
-        InstructionResult, Interpreter, interpreter::EthInterpreter, interpreter_types::ReturnData,
+        InstructionResult, Interpreter,
+        interpreter::EthInterpreter,
+        interpreter_types::{MemoryTr, ReturnData},
     },
     primitives::hardfork::SpecId,
 };
@@ -58,7 +60,7 @@ known! {
     CALLVALUE = |cx| call_value(&*(*cx).interpreter);
     CALLDATASIZE = |cx| [(*cx).input_len as u64, 0, 0, 0];
     RETURNDATASIZE = |cx| [(&*(*cx).interpreter).return_data.buffer().len() as u64, 0, 0, 0];
-    MSIZE = |cx| [(*cx).memory_len as u64, 0, 0, 0];
+    MSIZE = |cx| [(&*(*cx).interpreter).memory.size() as u64, 0, 0, 0];
 }
 
 /// GAS: what is left when the instruction itself is paid for.

@@ -25,8 +25,8 @@ pub(in crate::fusion) unsafe trait Operands {
     /// Cells of an op in this mode.
     const CELLS: usize = 1;
 
-    /// The operands if the stack has them and room for every step on the way. `second` is the cell behind the header, where a
-    /// branch has its constant.
+    /// The operands if the stack has them and room for every step on the way. `constant` reads the immediate, which a branch has
+    /// behind its header.
     ///
     /// # Safety
     /// `registers` are at an op of this mode, in the frame of `cx`.
