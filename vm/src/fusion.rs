@@ -6,6 +6,7 @@ mod dispatch;
 mod engine;
 mod evm;
 mod handlers;
+mod heat;
 mod intrinsics;
 mod local;
 mod machine;
@@ -17,6 +18,7 @@ mod words;
 pub use evm::{FusedEvm, WithFusion};
 pub use metis_opcode_opt::CacheStats;
 
+use heat::Heat;
 use metis_opcode_opt::CodeCache;
 
 use std::{fmt, str::FromStr, sync::Arc};
@@ -74,7 +76,7 @@ pub struct FusionConfig {
     pub interpreter: Interpreter,
     /// Most bytes that the programs of one cache may take.
     pub max_bytes: usize,
-    /// Gas that code must have burnt before it is fused.
+    /// Gas that code must have burnt in several frames, of any machine that shares the cache, before it is fused.
     pub hot_gas: u64,
 }
 
@@ -89,12 +91,13 @@ impl Default for FusionConfig {
 pub struct FusionCache {
     config: Arc<FusionConfig>,
     programs: CodeCache,
+    heat: Arc<Heat>,
 }
 
 impl FusionCache {
     /// An empty cache.
     pub fn new(config: FusionConfig) -> Self {
-        Self { config: Arc::new(config), programs: CodeCache::new(config.max_bytes) }
+        Self { config: Arc::new(config), programs: CodeCache::new(config.max_bytes), heat: Arc::default() }
     }
 
     /// The configuration.
@@ -114,6 +117,10 @@ impl FusionCache {
 
     fn programs(&self) -> &CodeCache {
         &self.programs
+    }
+
+    fn heat(&self) -> &Heat {
+        &self.heat
     }
 }
 

@@ -10,19 +10,17 @@ use differential::{
     Bench, CALLEE, Case, Choices, Executed, mutated,
     tables::{Change, Replacement},
     trace::Recorder,
-    transaction::{Effect, access_list, execute, fused, revm, transaction},
+    transaction::{Effect, compare_transactions, execute, fused, revm, transaction},
 };
 use metis_opcode_opt::Op;
 use metis_vm::{FusionCache, FusionConfig, Interpreter, SpecId, fork};
 use proptest::prelude::*;
-use revm::{
-    ExecuteCommitEvm, InspectCommitEvm, InspectEvm, InspectSystemCallEvm, context::ContextTr, handler::EvmTr,
-};
+use revm::{ExecuteCommitEvm, InspectCommitEvm, InspectEvm, InspectSystemCallEvm};
 use std::{cell::RefCell, io::Write as _, path::Path};
 
 thread_local! {
     /// Machines, kept from case to case.
-    static BENCH: RefCell<Bench> = RefCell::default();
+    static BENCH: RefCell<Bench> = RefCell::new(Bench::checked());
 }
 
 /// Executes with ample gas and with every kind of too little.
@@ -66,24 +64,7 @@ proptest! {
     fn transactions_have_the_same_results_states_and_access_lists(bytes in any_choices(), creates in any::<bool>()) {
         let mut choices = Choices::new(&bytes);
         let case = Case { gas: 400_000, ..Case::any(&mut choices) };
-        let caches = [Interpreter::FusedAlways, Interpreter::Plain, Interpreter::Fused].map(|interpreter| {
-            FusionCache::new(FusionConfig { interpreter, hot_gas: 1, ..FusionConfig::default() })
-        });
-        let mut expected = revm(&case, ());
-        let mut subjects = caches.map(|cache| fused(&case, (), cache));
-        for creates in [creates, false, true, false] {
-            let transaction = transaction(&case, creates);
-            let effect = execute(&mut expected, transaction.clone());
-            for subject in &mut subjects {
-                prop_assert_eq!(&execute(subject, transaction.clone()), &effect, "{}", case);
-                subject.cache().wait();
-            }
-        }
-        let list = access_list(expected.ctx.db_mut());
-        prop_assert_eq!(list.is_some(), case.spec.is_enabled_in(SpecId::AMSTERDAM));
-        for subject in &mut subjects {
-            prop_assert_eq!(&access_list(subject.ctx_mut().db_mut()), &list, "{}", case);
-        }
+        compare_transactions(&case, creates).map_err(|difference| TestCaseError::fail(difference.to_string()))?;
     }
 
     /// Code that is being warmed, watched, fused, found, and evicted again.

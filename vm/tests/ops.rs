@@ -21,7 +21,7 @@ fn for_every_op(test: impl Fn(&mut Bench, StreamOp) + Sync) {
     std::thread::scope(|scope| {
         for thread in 0..threads {
             scope.spawn(move || {
-                let mut bench = Bench::default();
+                let mut bench = Bench::checked();
                 StreamOp::ALL.iter().skip(thread).step_by(threads).for_each(|&op| test(&mut bench, op));
             });
         }

@@ -46,7 +46,7 @@ pub struct Row {
     pub name: String,
     /// Its group.
     pub group: String,
-    /// Fused programs, built before: the median over the rounds.
+    /// Fused programs in the production configuration, warm: the median over the rounds.
     pub fused_vs_revm: f64,
     /// The interpreter without fusion: the median over the rounds.
     pub plain_vs_revm: f64,
@@ -183,22 +183,33 @@ impl Contender {
         }
     }
 
-    /// A new machine that has executed the contract once: its program is built, its memory grown.
+    /// A new machine that has executed the contract a few times: its program is built, its memory grown.
     fn warm(self, case: &Case, check: &mut Check<'_>) -> Result<Box<dyn Engine>, ExecutionError> {
+        // As in production, except that code is hot at once: the second execution is watched, and the third finds the program.
+        const EXECUTIONS: usize = 3;
         let metis = |interpreter| {
-            let cache = cache(interpreter);
+            let config = FusionConfig { interpreter, hot_gas: 0, ..FusionConfig::default() };
+            let cache = FusionCache::new(config);
             (Box::new(Machine::metis(case, cache.clone())) as Box<dyn Engine>, Some(cache))
         };
         let (mut engine, cache) = match self {
             Self::Revm => (Box::new(Machine::revm(case)) as Box<dyn Engine>, None),
-            Self::Fused => metis(Interpreter::FusedAlways),
+            Self::Fused => metis(Interpreter::Fused),
             Self::Plain => metis(Interpreter::Plain),
         };
-        check.executed(self.name(), &engine.execute()?);
-        if let Some(cache) = cache {
-            cache.wait();
+        for _ in 0..EXECUTIONS {
+            check.executed(self.name(), &engine.execute()?);
+            if let Some(cache) = &cache {
+                cache.wait();
+            }
         }
-        Ok(engine)
+        match cache {
+            Some(cache) if cache.stats().made == 0 => Err(ExecutionError::Custom(format!(
+                "{}: no program was made, nothing would be measured",
+                self.name()
+            ))),
+            _ => Ok(engine),
+        }
     }
 }
 
@@ -246,10 +257,6 @@ fn analysis(case: &Case, samples: u32) -> f64 {
         start.elapsed().as_secs_f64() * 1e6
     };
     median((0..samples).map(|_| build())).unwrap_or(f64::NAN)
-}
-
-fn cache(interpreter: Interpreter) -> FusionCache {
-    FusionCache::new(FusionConfig { interpreter, ..FusionConfig::default() })
 }
 
 /// Seconds, at least the clock's smallest step: ratios and their logarithms stay finite.

@@ -20,12 +20,12 @@ use std::{fmt, sync::Arc};
 
 /// Programs that are found without a lock, by the hash's first bytes.
 const NEAR: usize = 64;
-/// Codes whose heat is known.
+/// Codes without a program that are remembered.
 const WARMING: usize = 256;
 
 type Frame = revm::interpreter::Interpreter<EthInterpreter>;
 
-/// Programs at hand, the heat of code that has none, and hashes of short inputs.
+/// Programs at hand, code that may get one, and hashes of short inputs.
 pub(super) struct Local {
     originals: Originals,
     /// Whether this build can execute programs.
@@ -39,12 +39,7 @@ pub(super) struct Local {
 /// Code that has no program yet.
 struct Warming {
     code: B256,
-    /// Gas that it has burnt since it was seen first, or since its program was asked for.
-    gas: u64,
-    profile: Option<Profile>,
-    /// Times that it was entered. What is executed once is never fused.
-    entered: u32,
-    /// Whether the shared cache may have its program.
+    /// Whether the shared cache may have its program by now.
     asked: bool,
 }
 
@@ -204,17 +199,14 @@ impl Local {
         if place.as_ref().is_some_and(|warming| warming.code != hash) {
             *place = None;
         }
-        let warming =
-            place.get_or_insert(Warming { code: hash, gas: 0, profile: None, entered: 0, asked: false });
-        warming.entered = warming.entered.saturating_add(u32::from(frame.bytecode.pc() == 0));
-        if warming.entered > 1 && warming.gas >= cache.config().hot_gas / 2 && warming.profile.is_none() {
-            Way::Watch(hash)
-        } else {
-            Way::Warm(hash)
+        place.get_or_insert(Warming { code: hash, asked: false });
+        if frame.bytecode.pc() == 0 {
+            cache.heat().enter(hash);
         }
+        if cache.heat().is_above(hash, cache.config().hot_gas) { Way::Watch(hash) } else { Way::Warm(hash) }
     }
 
-    /// Counts in the gas that a frame without a program has burnt, and has a program made once it is enough.
+    /// Counts in the gas that a frame without a program has burnt. If it was watched, it is hot: then its program is asked for.
     pub(super) fn burnt<H: Host>(
         &mut self,
         cache: &FusionCache,
@@ -223,23 +215,21 @@ impl Local {
         burnt: u64,
         profile: Option<Profile>,
     ) {
-        let place = self.warming.get_mut(warming_place(hash)).and_then(Option::as_mut);
-        let Some(warming) = place.filter(|warming| warming.code == hash) else { return };
-        warming.gas = warming.gas.saturating_add(burnt);
-        if profile.is_some() {
-            warming.profile = profile;
+        if profile.is_none() {
+            return cache.heat().burn(hash, burnt);
         }
-        if warming.entered > 1 && warming.gas >= cache.config().hot_gas {
-            let profile = warming.profile.clone();
-            (warming.gas, warming.asked) = (0, true);
-            if let Some(request) = self.request::<H>(cache, frame, hash, profile) {
-                cache.programs().request(request);
-            }
+        cache.heat().cool(hash);
+        let place = self.warming.get_mut(warming_place(hash)).and_then(Option::as_mut);
+        if let Some(warming) = place.filter(|warming| warming.code == hash) {
+            warming.asked = true;
+        }
+        if let Some(request) = self.request::<H>(cache, frame, hash, profile) {
+            cache.programs().request(request);
         }
     }
 }
 
-/// Where a code's heat is counted.
+/// Where a code without a program is remembered.
 fn warming_place(hash: B256) -> usize {
     usize::from(hash[1]) % WARMING
 }

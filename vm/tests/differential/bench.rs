@@ -5,9 +5,9 @@ use super::{
     machine::{Answer, Fused, Machine, Revm},
     tables::Change,
 };
-use metis_opcode_opt::Op;
+use metis_opcode_opt::{Flow, Op};
 use metis_vm::{FusionCache, FusionConfig, Interpreter, SpecId, fusion::analysis};
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::OnceLock};
 
 /// The interpreters that are compared with revm.
 pub(crate) const SUBJECTS: [Interpreter; 2] = [Interpreter::FusedAlways, Interpreter::Plain];
@@ -49,6 +49,23 @@ impl Default for Bench {
 }
 
 impl Bench {
+    /// An empty one, in a build that does execute fused ops: otherwise each op is revm's, and nothing would be compared.
+    pub(crate) fn checked() -> Self {
+        static EXECUTES: OnceLock<bool> = OnceLock::new();
+        let executes = EXECUTES.get_or_init(|| {
+            // Nearly every instruction once: the program's size tells whether they are recognised.
+            let goes_on =
+                Op::ALL.iter().filter(|op| matches!(op.flow(), Flow::Next) && op.immediate_size() == 0);
+            let all: Vec<u8> = goes_on.flat_map(|op| [op.byte(), Op::SWAP1.byte()]).collect();
+            Self::executes_fused(&all, SpecId::OSAKA).is_ok_and(|executes| executes)
+        });
+        assert!(
+            *executes,
+            "revm's instructions are not recognised in this build: no fused op would be executed"
+        );
+        Self::default()
+    }
+
     /// Whether the program that is executed for `code` is as large as the one that mainnet's own instructions make. It is not
     /// where the machines do not recognise revm's instructions: then each op is revm's, and nothing would be tested.
     pub(crate) fn executes_fused(code: &[u8], spec: SpecId) -> Result<bool, Box<Difference>> {

@@ -1,17 +1,20 @@
 //! Whole transactions, on a database that records what EIP-7928 asks for.
 
-use super::case::{CALLEE, CALLER, Case};
+use super::{
+    bench::Difference,
+    case::{CALLEE, CALLER, Case},
+};
 use alloy_primitives::{Bytes, TxKind, U256};
-use metis_vm::{FusedEvm, FusionCache, SpecId, StateDb, WithFusion};
+use metis_vm::{FusedEvm, FusionCache, FusionConfig, Interpreter, SpecId, StateDb, WithFusion};
 use revm::{
     Context, ExecuteCommitEvm, MainBuilder, MainContext,
     context::{
-        TxEnv,
+        ContextTr, TxEnv,
         result::{ExecutionResult, HaltReason},
     },
     database::State,
     handler::{MainnetContext, MainnetEvm},
-    state::{EvmState, bal::Bal},
+    state::EvmState,
 };
 
 /// In memory, with block access lists.
@@ -78,7 +81,36 @@ where
     }
 }
 
-/// The access list so far.
-pub(crate) fn access_list(database: &mut Db) -> Option<Bal> {
-    database.take_built_bal()
+/// Creates and calls in turn, by revm and by each interpreter: results, states and access lists (EIP-7928) are the same.
+pub(crate) fn compare_transactions(case: &Case, creates: bool) -> Result<(), Box<Difference>> {
+    let interpreters = [Interpreter::FusedAlways, Interpreter::Plain, Interpreter::Fused];
+    let mut subjects = interpreters.map(|interpreter| {
+        let cache = FusionCache::new(FusionConfig { interpreter, hot_gas: 1, ..FusionConfig::default() });
+        (interpreter, fused(case, (), cache))
+    });
+    let mut expected = revm(case, ());
+    let differs = |interpreter, what| Box::new(Difference { case: case.clone(), interpreter, what });
+    for creates in [creates, false, true, false] {
+        let transaction = transaction(case, creates);
+        let effect = execute(&mut expected, transaction.clone());
+        expected.ctx.db_mut().bump_bal_index();
+        for (interpreter, subject) in &mut subjects {
+            let found = execute(subject, transaction.clone());
+            if found != effect {
+                return Err(differs(*interpreter, format!("revm: {effect:?}\nthis: {found:?}")));
+            }
+            subject.ctx.db_mut().bump_bal_index();
+            subject.cache().wait();
+        }
+    }
+    let list = expected.ctx.db_mut().take_built_bal();
+    let has_accounts = list.as_ref().is_some_and(|list| !list.accounts.is_empty());
+    assert_eq!(has_accounts, case.spec.is_enabled_in(SpecId::AMSTERDAM), "{case}");
+    for (interpreter, subject) in &mut subjects {
+        let found = subject.ctx.db_mut().take_built_bal();
+        if found != list {
+            return Err(differs(*interpreter, format!("revm: {list:?}\nthis: {found:?}")));
+        }
+    }
+    Ok(())
 }
