@@ -17,15 +17,20 @@ const STACK: usize = 256 * 1024;
 const CONTRACT: Address = Address::repeat_byte(0xcc);
 
 fn main() {
+    let expected = execute(Interpreter::Revm);
     for interpreter in [Interpreter::Plain, Interpreter::FusedAlways] {
         let thread = std::thread::Builder::new().stack_size(STACK).spawn(move || execute(interpreter));
         let executed = thread.map(|thread| thread.join());
-        assert!(matches!(executed, Ok(Ok(()))), "{interpreter}: the loop did not run");
+        assert!(
+            executed.is_ok_and(|executed| executed.is_ok_and(|executed| executed == expected)),
+            "{interpreter}: not what revm does"
+        );
         println!("{interpreter}: ran on a stack of {STACK} bytes");
     }
 }
 
-fn execute(interpreter: Interpreter) {
+/// The gas that the loop uses.
+fn execute(interpreter: Interpreter) -> u64 {
     // PUSH4 n; JUMPDEST PUSH1 1 SWAP1 SUB DUP1 DUP1 MUL POP DUP1 PUSH0 MSTORE DUP1 PUSH1 5 JUMPI STOP
     let mut code = vec![0x63];
     code.extend(5_600_000u32.to_be_bytes());
@@ -50,6 +55,7 @@ fn execute(interpreter: Interpreter) {
     context.block.gas_limit = u64::MAX;
     let mut evm = context.build_mainnet().with_fusion(cache);
     let tx = TxEnv { gas_limit: 1 << 40, kind: TxKind::Call(CONTRACT), ..TxEnv::default() };
-    let result = evm.transact(tx);
-    assert!(result.is_ok_and(|result| result.result.is_success()), "{interpreter}: not a success");
+    let result = evm.transact(tx).map(|done| done.result);
+    assert!(result.as_ref().is_ok_and(|result| result.is_success()), "{interpreter}: not a success");
+    result.map_or(0, |result| result.tx_gas_used())
 }

@@ -342,27 +342,23 @@ impl<H: Host> Cx<H> {
         // SAFETY: interpreter and host outlive the frame's execution, and nothing else borrows them now.
         unsafe {
             let Some(left) = registers.pay() else { return Flow::Deopt };
-            let interpreter = &mut *(*cx).interpreter;
-            let params = (*(*cx).host).gas_params();
             let Ok(end) = usize::try_from(end) else { return Flow::Deopt };
-            let words = revm::interpreter::interpreter::num_words(end);
-            let cost = params.memory_cost(words).saturating_sub(interpreter.gas.memory().expansion_cost);
-            if cost > left {
-                return Flow::Deopt;
-            }
-            interpreter.gas.set_remaining(registers.gas);
+            let interpreter = &mut *(*cx).interpreter;
+            let before = interpreter.gas;
+            // The op's static gas comes first, so that memory is paid from what it leaves.
+            interpreter.gas.set_remaining(left);
             let grown = revm::interpreter::interpreter::resize_memory(
                 &mut interpreter.gas,
                 &mut interpreter.memory,
-                params,
+                (*(*cx).host).gas_params(),
                 0,
                 end,
             );
-            // Beyond a user's own limit, if anything: nothing has been charged or changed then.
             if grown.is_err() {
+                interpreter.gas = before;
                 return Flow::Deopt;
             }
-            let gas = interpreter.gas.remaining();
+            let gas = interpreter.gas.remaining() + (registers.gas - left);
             Self::remap(cx);
             if (*cx).memory_len < end {
                 return Flow::Deopt;
