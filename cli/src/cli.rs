@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
 use metis_gpu::DeviceRequest;
 
@@ -32,9 +33,17 @@ pub struct Global {
     /// Device that inference runs on: auto, cpu, cuda or cuda:N.
     #[arg(long, global = true, default_value = "auto")]
     pub device: DeviceRequest,
-    /// Chain configuration; without it, a chain with the embedded model.
+    /// Chain configuration; without it, a chain with the embedded model. Refused by commands that execute on no chain.
     #[arg(long, global = true, value_name = "FILE")]
     pub chain: Option<PathBuf>,
+}
+
+impl Global {
+    /// Refuses `--chain` for a command that would ignore it.
+    pub(crate) fn without_chain(&self, command: &str) -> anyhow::Result<()> {
+        ensure!(self.chain.is_none(), "{command} executes without a chain configuration: leave out --chain");
+        Ok(())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,11 +80,20 @@ impl Cli {
             Command::Demo(command) => command.run(&self.global, report),
             Command::Run(command) => command.run(&self.global, report),
             Command::Verify(command) => command.run(&self.global, report),
-            Command::Replay(command) => command.run(&self.global, report),
-            Command::Fuse(command) => command.run(report),
+            Command::Replay(command) => {
+                self.global.without_chain("replay")?;
+                command.run(report)
+            }
+            Command::Fuse(command) => {
+                self.global.without_chain("fuse")?;
+                command.run(report)
+            }
             Command::Model(command) => command.run(&self.global, report),
             Command::Selftest(command) => command.run(&self.global, report),
-            Command::StateTest(command) => command.run(report),
+            Command::StateTest(command) => {
+                self.global.without_chain("statetest")?;
+                command.run(report)
+            }
             Command::Bench(command) => command.run(&self.global, report),
         }
     }

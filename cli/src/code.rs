@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use alloy_primitives::{Bytes, hex};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
+
+/// What a file should be that is something else.
+const EXPECTED: &str = "is neither hex text nor a compiler artefact in JSON";
 
 /// Runtime code: hex, a file with hex, or a compiler artefact (`deployedBytecode`).
 ///
 /// # Errors
-/// If it is none of these.
+/// If it is none of these, or a file without code.
 pub fn read_code(code: &str) -> anyhow::Result<Bytes> {
     /// The part of a compiler artefact that is needed.
     #[derive(Deserialize)]
@@ -28,11 +31,18 @@ pub fn read_code(code: &str) -> anyhow::Result<Bytes> {
         }
         bail!("--code {code:?} is neither hex nor a file that exists");
     }
-    let text = std::fs::read_to_string(path).with_context(|| format!("code {code}"))?;
-    if text.trim_start().starts_with('{') {
+    let bytes = std::fs::read(path).with_context(|| format!("--code {code}"))?;
+    let text = String::from_utf8(bytes).ok().with_context(|| format!("{code} {EXPECTED}"))?;
+    let text = text.trim();
+    let read: Bytes = if text.starts_with('{') {
         let artefact: Artefact =
-            serde_json::from_str(&text).with_context(|| format!("{code} is not a compiler artefact"))?;
-        return Ok(artefact.code);
-    }
-    Ok(hex::decode(text.trim()).with_context(|| format!("{code} is not hex"))?.into())
+            serde_json::from_str(text).with_context(|| format!("{code} is not a compiler artefact"))?;
+        artefact.code
+    } else if text.is_empty() {
+        Bytes::new()
+    } else {
+        hex::decode(text).with_context(|| format!("{code} {EXPECTED}"))?.into()
+    };
+    ensure!(!read.is_empty(), "{code} is empty: there is no code in it");
+    Ok(read)
 }

@@ -32,6 +32,9 @@ fn every_interpreter_passes() {
         assert_eq!(answer["interpreter"], interpreter);
         assert_eq!((&answer["passed"], &answer["failed"]), (&Value::from(43), &Value::from(0)));
         assert_eq!(answer["forks"]["London"], 5);
+        assert_eq!(answer["problem"], Value::Null);
+        let made = answer["programs_made"].as_u64().unwrap();
+        assert!(made > 0 || ["fused", "revm"].contains(&interpreter), "{interpreter}");
     }
 }
 
@@ -63,7 +66,7 @@ fn failures_and_skips_are_told_in_json_and_in_text() {
         "FAILED malformed.json\n    not JSON (EOF",
         "FAILED nowhere.json\n    cannot be read (",
         "skipped 2: fork Ossaka: unknown to revm\n    skipped.json (2)\n",
-        "28 passed, 8 failed, 6 skipped (interpreter fused)\n",
+        "28 passed, 8 failed, 6 skipped (interpreter fused)\n0 programs made\n",
     ] {
         assert!(text.contains(part), "{text:?} does not say {part:?}");
     }
@@ -80,6 +83,27 @@ fn a_run_that_executes_nothing_is_no_success() {
 }
 
 #[test]
+fn a_run_that_makes_no_program_is_no_success() {
+    let output = statetest(&["transfer.json", "--interpreter", "plain"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output);
+    assert!(said.contains("28 passed, 0 failed") && said.contains("FAILED: no program was made"), "{said}");
+    let output = statetest(&["transfer.json", "--interpreter", "fused-always", "--json"]);
+    let answer = json(&output);
+    assert_eq!(answer["programs_made"], 0);
+    assert!(answer["problem"].as_str().unwrap().contains("no program was made"));
+}
+
+#[test]
+fn a_broken_file_is_no_success() {
+    let output = statetest(&["incomplete.json", "transfer.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = text(&output);
+    assert!(text.contains("FAILED incomplete.json\n    test no coinbase\n    not a readable"), "{text}");
+    assert!(text.contains("28 passed, 1 failed, 0 skipped"), "{text}");
+}
+
+#[test]
 fn wrong_options_are_refused_with_what_is_right() {
     let refused = |arguments: &[&str], says: &str| {
         let output = statetest(arguments);
@@ -89,4 +113,5 @@ fn wrong_options_are_refused_with_what_is_right() {
     refused(&[], "<PATH>");
     refused(&["transfer.json", "--interpreter", "fast"], "known: fused, fused-always, plain, revm");
     refused(&["transfer.json", "--jobs", "0"], "1..=1024");
+    refused(&["transfer.json", "--chain", "chain.toml"], "statetest executes without a chain configuration");
 }

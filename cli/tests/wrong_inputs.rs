@@ -153,6 +153,55 @@ fn inputs_of_run_are_explained() {
 }
 
 #[test]
+fn code_files_without_code_are_explained() {
+    let folder = Folder::new();
+    for (name, contents) in [
+        ("empty.hex", ""),
+        ("blank.hex", "\n"),
+        ("prefix.hex", "0x\n"),
+        ("interface.json", r#"{"deployedBytecode": "0x"}"#),
+    ] {
+        let file = folder.write(name, contents);
+        refused(&["fuse", "--code", &file], &[name, "is empty"]);
+    }
+    let expected = "is neither hex text nor a compiler artefact in JSON";
+    let text = folder.write("text.hex", "PUSH1 7");
+    refused(&["fuse", "--code", &text], &["text.hex", expected]);
+    fs::write(folder.path("code.bin"), [0x60, 0xff, 0x00]).unwrap();
+    refused(&["fuse", "--code", &folder.text("code.bin")], &["code.bin", expected]);
+    let output = metisvm(&["fuse", "--code", &folder.text("")]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(message.matches("--code").count(), 1, "{message}");
+}
+
+#[test]
+fn commands_that_execute_on_no_chain_refuse_one() {
+    for command in
+        [&["replay", "x"][..], &["fuse", "--code", "0x00"], &["statetest", "x"], &["bench", "evm", "x"]]
+    {
+        let arguments = [command, &["--chain", "/nowhere/chain.toml"]].concat();
+        refused(&arguments, &[command[0], "executes without a chain configuration: leave out --chain"]);
+    }
+}
+
+#[test]
+fn a_recording_that_is_none_is_explained_before_a_table_is_begun() {
+    let folder = Folder::new();
+    refused(
+        &["replay", &folder.text("nowhere")],
+        &["nowhere", "is no folder with recorded blocks", "bytecodes.json"],
+    );
+    folder.write("bytecodes.json", "{}");
+    folder.write("block_hashes.json", "{}");
+    let output = metisvm(&["replay", &folder.text(""), "--block", "7"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("block.json"));
+    fs::create_dir_all(folder.path("blocks/latest")).unwrap();
+    refused(&["replay", &folder.text("")], &["latest", "no block number"]);
+}
+
+#[test]
 fn a_call_of_an_unknown_model_and_one_with_too_little_gas_say_so() {
     let precompile = "0x000000000000000000000000000000000000A100";
     let model = format!("0x{}", "07".repeat(32));

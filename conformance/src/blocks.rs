@@ -39,6 +39,22 @@ use std::{io, path::PathBuf};
 /// Why a recorded block was not replayed. A block that was, but differs from its header, is no error.
 #[derive(Debug, thiserror::Error)]
 pub enum BlocksError {
+    /// There is no folder.
+    #[error(
+        "{} is no folder with recorded blocks: blocks/N/block.json, blocks/N/pre_state.json, bytecodes.json and \
+         block_hashes.json",
+        path.display()
+    )]
+    NoRecording {
+        /// What is there instead, if anything.
+        path: PathBuf,
+    },
+    /// A folder beside those of the blocks.
+    #[error("{}: the folder's name is no block number", path.display())]
+    NoBlock {
+        /// Which.
+        path: PathBuf,
+    },
     /// A file or folder cannot be read.
     #[error("{}", path.display())]
     Read {

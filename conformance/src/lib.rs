@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+mod blob_price;
 pub mod blocks;
 pub mod statetest;
 pub mod trie;

@@ -15,11 +15,12 @@
 //!
 //! The way through: [`files::find`] turns paths into a [`files::Found`]; [`run`](self::run()) executes it with the
 //! interpreter that a [`FusionCache`](metis_vm::FusionCache) names; the [`Summary`] holds every failure and every skip
-//! by name. There is no list of tests that are left out: whatever is not executed is in the summary with its reason.
+//! by name. There is no list of tests that are left out: whatever is not executed is in the summary with its reason. What
+//! looks like a state test and cannot be read is a failure; the other tests of its file are executed.
 //!
 //! # What is checked
 //! The root of the state, the hash of the logs, and whether the transaction is rejected; where the test says why it
-//! must be, the reason too, and that the state stayed as it was.
+//! must be, the reason too, and that the EVM changed no account. A reason that is not known here fails the subtest.
 
 pub mod files;
 pub mod summary;

@@ -418,6 +418,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri an hour")]
     fn code_of_too_many_cells_is_refused_and_remembered() {
         let cache = CodeCache::new(1 << 30);
         let long = request(vec![0x33; 70_000]);

@@ -24,7 +24,10 @@ impl Bench {
     pub fn run(self, global: &Global, report: Report) -> anyhow::Result<ExitCode> {
         match self {
             Self::Gas(command) => command.run(global, report),
-            Self::Evm(command) => command.run(report),
+            Self::Evm(command) => {
+                global.without_chain("bench evm")?;
+                command.run(report)
+            }
         }
     }
 }

@@ -12,7 +12,6 @@ use metis_conformance::blocks::{BlockReport, Recording, digest};
 use metis_vm::{FusionCache, FusionConfig, Interpreter, fork};
 use serde_json::{Value, json};
 
-use crate::cli::Global;
 use crate::report::Report;
 
 /// Executes recorded mainnet blocks again and compares each with its header; exit code 1 on any difference.
@@ -31,7 +30,7 @@ pub struct Replay {
 
 impl Replay {
     /// Runs the command.
-    pub fn run(self, _: &Global, report: Report) -> anyhow::Result<ExitCode> {
+    pub fn run(self, report: Report) -> anyhow::Result<ExitCode> {
         let recording = Recording::open(&self.folder)?;
         let numbers = if self.block.is_empty() { recording.numbers()? } else { self.block };
         ensure!(!numbers.is_empty(), "{} has no blocks", self.folder.display());
@@ -40,12 +39,14 @@ impl Replay {
         let cache = FusionCache::new(config);
         let mut replayed = Vec::with_capacity(numbers.len());
         let mut time = Duration::ZERO;
-        report.line(&format!(
-            "{:>9}  {:<16} {:>5} {:>11}  {:<18}  header",
-            "block", "fork", "txs", "gas", "digest"
-        ))?;
-        for number in numbers {
+        for (index, number) in numbers.into_iter().enumerate() {
             let block = recording.block(number)?;
+            if index == 0 {
+                report.line(&format!(
+                    "{:>9}  {:<16} {:>5} {:>11}  {:<18}  header",
+                    "block", "fork", "txs", "gas", "digest"
+                ))?;
+            }
             let start = Instant::now();
             let done = block.replay(&cache)?;
             time += start.elapsed();

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::report::Report;
 
 /// Executes Ethereum's state tests and compares state roots, logs and rejections; exit code 1 on any difference, on a
-/// file that cannot be read, or when nothing was executed.
+/// test or file that cannot be read, or when nothing was executed or no program was made (fused-always, plain).
 ///
 /// What is not executed is listed with its reason: files of another kind, and forks that revm does not have.
 #[derive(Debug, Args)]
@@ -37,6 +37,8 @@ pub struct StateTest {
 #[derive(Serialize)]
 struct Answer {
     interpreter: &'static str,
+    /// Why the run tells nothing, even if nothing failed.
+    problem: Option<&'static str>,
     #[serde(flatten)]
     summary: Summary,
 }
@@ -52,9 +54,10 @@ impl StateTest {
         let summary = run(found, &options, &|| progress.inc(1));
         progress.finish_and_clear();
 
-        let answer = Answer { interpreter: self.interpreter.name(), summary };
+        let problem = summary.problem(self.interpreter);
+        let answer = Answer { interpreter: self.interpreter.name(), problem, summary };
         report.finish(&answer, || text(&answer))?;
-        Ok(if answer.summary.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if answer.summary.is_success(self.interpreter) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     fn jobs(&self) -> NonZero<usize> {
@@ -98,8 +101,9 @@ fn text(answer: &Answer) -> String {
         "{} passed, {} failed, {} skipped (interpreter {})",
         summary.passed, summary.failed, summary.skipped, answer.interpreter
     );
-    if summary.executed() == 0 {
-        text.push_str("nothing was executed: give the path of a state test that this build knows\n");
+    let _ = writeln!(text, "{} programs made", summary.programs_made);
+    if let Some(problem) = answer.problem {
+        let _ = writeln!(text, "FAILED: {problem}");
     }
     text
 }

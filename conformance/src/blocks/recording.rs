@@ -40,9 +40,12 @@ impl Recording {
     /// Reads what the blocks share, and checks every code against its hash.
     ///
     /// # Errors
-    /// A missing or malformed file; a code with another hash.
+    /// No folder; a missing or malformed file; a code with another hash.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, BlocksError> {
         let root = root.into();
+        if !root.is_dir() {
+            return Err(BlocksError::NoRecording { path: root });
+        }
         let codes = read::<B256Map<Bytes>>(&root.join("bytecodes.json"))?
             .into_iter()
             .map(|(hash, code)| match Bytecode::new_raw_checked(code.clone()) {
@@ -54,17 +57,24 @@ impl Recording {
         Ok(Self { root, codes: Arc::new(codes), block_hashes: Arc::new(block_hashes) })
     }
 
-    /// The numbers of the recorded blocks, lowest first.
+    /// The numbers of the recorded blocks, lowest first. Files beside their folders are left alone.
     ///
     /// # Errors
-    /// A folder that cannot be read.
+    /// A folder that cannot be read, or whose name is no number.
     pub fn numbers(&self) -> Result<Vec<u64>, BlocksError> {
         let path = self.root.join("blocks");
         let error = |source| BlocksError::Read { path: path.clone(), source };
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&path).map_err(error)? {
-            let name = entry.map_err(error)?.file_name();
-            numbers.extend(name.to_str().and_then(|name| name.parse::<u64>().ok()));
+            let folder = entry.map_err(error)?.path();
+            if !folder.is_dir() {
+                continue;
+            }
+            let name = folder.file_name().and_then(|name| name.to_str());
+            // Only as `block` would write it: no sign, no zeros in front.
+            let number =
+                name.and_then(|name| name.parse::<u64>().ok().filter(|number| number.to_string() == name));
+            numbers.push(number.ok_or(BlocksError::NoBlock { path: folder })?);
         }
         numbers.sort_unstable();
         Ok(numbers)
@@ -162,6 +172,7 @@ mod tests {
         write("blocks/9437184/block.json", block);
         write("blocks/9437184/pre_state.json", state);
         let recording = Recording::open(folder.path())?;
+        write("blocks/notes.txt", &Value::Null);
         assert_eq!(recording.numbers()?, [9_437_184]);
         recording.block(9_437_184)?.replay(&FusionCache::default())
     }
@@ -192,6 +203,24 @@ mod tests {
         other["number"] = json!("0x1");
         let found = replay(&other, &state());
         assert!(matches!(found, Err(BlocksError::WrongBlock { expected: 9_437_184, found: 1 })), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_no_recording_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = Recording::open(folder.path().join("nowhere")).unwrap_err().to_string();
+        assert!(nowhere.contains("nowhere") && nowhere.contains("block_hashes.json"), "{nowhere}");
+
+        fs::write(folder.path().join("bytecodes.json"), "{}").unwrap();
+        fs::write(folder.path().join("block_hashes.json"), "{}").unwrap();
+        let recording = Recording::open(folder.path()).unwrap();
+        for name in ["latest", "007", "+7"] {
+            let block = folder.path().join("blocks").join(name);
+            fs::create_dir_all(&block).unwrap();
+            let problem = recording.numbers().unwrap_err().to_string();
+            assert!(problem.contains(name) && problem.contains("no block number"), "{problem}");
+            fs::remove_dir(block).unwrap();
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::{
     json::Transaction,
     receipt::{self, Receipt},
 };
+use crate::blob_price;
 use alloy_primitives::{Address, B256, TxKind, U256, address};
 use metis_vm::{FusionCache, SpecId, WithFusion};
 use revm::{
@@ -28,10 +29,6 @@ const BEACON_ROOTS: Address = address!("0x000F3df6D732807Ef1319fB7B8bB8522d0Beac
 
 /// The contract that keeps the hashes of past blocks, from Prague on (EIP-2935).
 const BLOCK_HISTORY: Address = address!("0x0000F90827F1C53a10cb7A02335B175320002935");
-
-/// Blob gas may stand this many update fractions above target. At e^40 wei nobody could pay for blobs any more; the
-/// price's 128-bit series converges well beyond, and would not for every number that a file could hold.
-const MOST_BLOB_FRACTIONS: u64 = 40;
 
 /// What came of a block, next to what its header says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,8 +174,7 @@ impl RecordedBlock {
             true => BLOB_BASE_FEE_UPDATE_FRACTION_PRAGUE,
             false => BLOB_BASE_FEE_UPDATE_FRACTION_CANCUN,
         };
-        let payable = Some(excess).filter(|excess| *excess <= MOST_BLOB_FRACTIONS * fraction);
-        Ok(BlobExcessGasAndPrice::new(self.required(payable, FIELD)?, fraction))
+        self.required(blob_price::of(excess, fraction), FIELD)
     }
 
     /// The contracts that the block itself calls before its first transaction, with the word that each gets.

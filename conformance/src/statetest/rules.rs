@@ -1,6 +1,7 @@
 //! The rules of a subtest: fork, configuration, block.
 
 use super::suite::{Blobs, Config, Env};
+use crate::blob_price;
 use metis_vm::{SpecId, fork};
 use revm::context::{BlockEnv, CfgEnv};
 
@@ -41,7 +42,7 @@ pub(super) fn configuration(
     };
     let mut cfg = CfgEnv::new().with_spec_and_mainnet_gas_params(spec).with_chain_id(chain_id);
     cfg.max_blobs_per_tx = max_blobs(spec);
-    if let Some(Blobs { max, base_fee_update_fraction }) = config.blob_schedule.get(name) {
+    if let Some(Blobs { max, base_fee_update_fraction, .. }) = config.blob_schedule.get(name) {
         let max = max.to_u64().ok_or("the most blobs need more than 64 bits")?;
         let of_tx = max_blobs(spec).filter(|_| spec.is_enabled_in(SpecId::OSAKA));
         cfg.max_blobs_per_tx = Some(of_tx.unwrap_or(max).min(max));
@@ -58,7 +59,7 @@ fn max_blobs(spec: SpecId) -> Option<u64> {
 /// The block, with the fields that its fork has.
 ///
 /// # Errors
-/// Which number is too large.
+/// Which number is too large, or that blobs have no price.
 pub(super) fn block(spec: SpecId, env: &Env, cfg: &CfgEnv) -> Result<BlockEnv, &'static str> {
     let mut block = BlockEnv {
         number: env.current_number.0,
@@ -83,7 +84,9 @@ pub(super) fn block(spec: SpecId, env: &Env, cfg: &CfgEnv) -> Result<BlockEnv, &
     if spec.is_enabled_in(SpecId::CANCUN) {
         let excess = env.current_excess_blob_gas.unwrap_or_default();
         let excess = excess.to_u64().ok_or("currentExcessBlobGas needs more than 64 bits")?;
-        block.set_blob_excess_gas_and_price(excess, cfg.blob_base_fee_update_fraction());
+        let price = blob_price::of(excess, cfg.blob_base_fee_update_fraction())
+            .ok_or("currentExcessBlobGas and baseFeeUpdateFraction give no usable price of blob gas")?;
+        block.blob_excess_gas_and_price = Some(price);
     }
     Ok(block)
 }
@@ -141,5 +144,26 @@ mod tests {
             |spec, cfg| block(spec, &env, cfg).unwrap().blob_excess_gas_and_price.unwrap().blob_gasprice;
         assert_eq!((price(SpecId::PRAGUE, &prague), price(SpecId::OSAKA, &osaka)), (1, 2));
         assert!(block(SpecId::SHANGHAI, &env, &prague).unwrap().blob_excess_gas_and_price.is_none());
+    }
+
+    #[test]
+    fn a_price_of_blobs_that_cannot_be_worked_out_is_an_error() {
+        let problem = |excess: &str, fraction: &str| {
+            let env = serde_json::json!({
+                "currentCoinbase": "0x0000000000000000000000000000000000000000", "currentGasLimit": "0x01",
+                "currentNumber": "0x01", "currentTimestamp": "0x01", "currentExcessBlobGas": excess,
+            });
+            let blobs = serde_json::json!({ "max": "0x06", "baseFeeUpdateFraction": fraction });
+            let config = serde_json::json!({ "blobSchedule": { "Cancun": blobs } });
+            let (env, config) =
+                (serde_json::from_value(env).unwrap(), serde_json::from_value(config).unwrap());
+            configuration("Cancun", SpecId::CANCUN, &env, &config)
+                .and_then(|cfg| block(SpecId::CANCUN, &env, &cfg))
+                .unwrap_err()
+        };
+        assert!(problem("0xffffffffffffffff", "0x32f0ed").contains("currentExcessBlobGas"));
+        assert!(problem("0x7fffffff", "0x1").contains("currentExcessBlobGas"));
+        assert!(problem("0x0", "0xffffffffffffffff").contains("baseFeeUpdateFraction"));
+        assert!(problem("0x0", "0x0").contains("baseFeeUpdateFraction"));
     }
 }

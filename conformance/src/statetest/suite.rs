@@ -1,81 +1,136 @@
 //! The JSON of a file.
+//!
+//! A key that is not known is an error: a misspelt one would be a field that silently has its default. Fields that begin
+//! with `_` are known and not needed.
 
 use super::quantity::Quantity;
 use alloy_primitives::{Address, B256, Bytes};
-use serde::{Deserialize, Deserializer};
-use serde_json::{Value, value::RawValue};
-use std::collections::BTreeMap;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-/// The tests of a file by name.
-pub(super) type Suite<'a> = BTreeMap<String, Test<'a>>;
+/// What a file holds, by name and in its order. A name may stand there twice.
+pub(super) type Suite<'a> = Vec<(String, Entry<'a>)>;
+
+/// One entry of a file.
+#[derive(Debug)]
+pub(super) enum Entry<'a> {
+    /// A state test.
+    Test(Box<Test<'a>>),
+    /// It looks like a state test.
+    Unreadable(serde_json::Error),
+    /// It is clearly something else, which is no fault.
+    AnotherKind(&'static str),
+    /// It is no test at all, by its keys. Next to state tests, a fault.
+    Unknown,
+}
 
 /// Reads a file.
 ///
 /// # Errors
-/// [`SuiteError`], which tells files of another kind from broken ones.
+/// It is no JSON, or not an object.
 pub(super) fn parse(text: &str) -> Result<Suite<'_>, SuiteError> {
-    // Files of another kind are rare: they cost a second look.
-    serde_json::from_str(text).map_err(|error| diagnose(text, error))
+    let entries: Ordered<&RawValue> = match serde_json::from_str(text) {
+        Ok(entries) => entries,
+        Err(_) => {
+            let _: IgnoredAny = serde_json::from_str(text).map_err(SuiteError::Malformed)?;
+            return Err(SuiteError::NoObject);
+        }
+    };
+    Ok(entries.0.into_iter().map(|(name, raw)| (name, entry(raw))).collect())
 }
 
-/// Why a file gives no state tests.
+/// Why a file has no entries.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SuiteError {
-    /// It holds something else, which is no fault.
-    #[error("{kind}, not a state test")]
-    AnotherKind {
-        /// What it holds.
-        kind: &'static str,
-        /// How many.
-        tests: u64,
-    },
     /// It is no JSON at all.
     #[error("not JSON ({0}): fetch the file again, or leave it out")]
     Malformed(serde_json::Error),
-    /// It looks like state tests.
-    #[error("not a readable state test ({0}): fill the test again, or leave the file out")]
-    Unreadable(serde_json::Error),
+    /// It holds something else, which is no fault.
+    #[error("something unknown, not a state test")]
+    NoObject,
 }
 
-fn diagnose(text: &str, error: serde_json::Error) -> SuiteError {
-    let value: Value = match serde_json::from_str(text) {
-        Ok(value) => value,
-        Err(malformed) => return SuiteError::Malformed(malformed),
-    };
-    let tests: Vec<&Value> = value.as_object().map(|object| object.values().collect()).unwrap_or_default();
-    let all_have = |keys: &[&str]| {
-        !tests.is_empty() && tests.iter().all(|test| keys.iter().all(|key| test.get(key).is_some()))
-    };
-    let kind = if all_have(&["env", "pre", "transaction", "post"]) {
-        return SuiteError::Unreadable(error);
-    } else if all_have(&["genesisBlockHeader", "pre", "network"]) {
-        "blockchain tests"
-    } else if all_have(&["env", "pre", "exec"]) {
-        "VM tests"
-    } else if all_have(&["txbytes", "result"]) {
-        "transaction tests"
+fn entry(raw: &RawValue) -> Entry<'_> {
+    // Entries of another kind are rare: they cost a second look.
+    serde_json::from_str(raw.get()).map_or_else(|error| diagnose(raw, error), Entry::Test)
+}
+
+fn diagnose<'a>(raw: &RawValue, error: serde_json::Error) -> Entry<'a> {
+    let keys: Ordered<IgnoredAny> = serde_json::from_str(raw.get()).unwrap_or_default();
+    let has = |key: &str| keys.0.iter().any(|(known, _)| known == key);
+    let of_state_tests = ["env", "pre", "transaction", "post"].into_iter().filter(|key| has(key)).count();
+    if has("genesisBlockHeader") && has("pre") && (has("network") || has("blocks")) {
+        Entry::AnotherKind("blockchain tests")
+    } else if has("exec") && !has("transaction") {
+        Entry::AnotherKind("VM tests")
+    } else if has("txbytes") && has("result") {
+        Entry::AnotherKind("transaction tests")
+    } else if has("expect") && !has("post") && (has("transaction") || has("blocks")) {
+        Entry::AnotherKind("fillers of tests")
+    } else if of_state_tests >= 3 {
+        // With one key that is misspelt it must not pass for something else.
+        Entry::Unreadable(error)
     } else {
-        "something unknown"
-    };
-    SuiteError::AnotherKind { kind, tests: tests.len().max(1) as u64 }
+        Entry::Unknown
+    }
+}
+
+/// An object in the order of the text, with every entry of a name that stands there twice.
+#[derive(Debug)]
+pub(super) struct Ordered<T>(pub(super) Vec<(String, T)>);
+
+impl<T> Default for Ordered<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Entries<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+            type Value = Ordered<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ordered<T>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Ordered(entries))
+            }
+        }
+        from.deserialize_map(Entries(PhantomData))
+    }
 }
 
 /// One test: a state, a block, the parts of a transaction, and what must come of it.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Test<'a> {
     pub(super) env: Env,
     pub(super) pre: BTreeMap<Address, Account>,
     pub(super) transaction: Transaction,
     /// The subtests of every fork.
     #[serde(borrow)]
-    pub(super) post: BTreeMap<String, Vec<Post<'a>>>,
+    pub(super) post: Ordered<Vec<Post<'a>>>,
     #[serde(default)]
     pub(super) config: Config,
+    #[serde(default, rename = "_info")]
+    _info: IgnoredAny,
 }
 
 /// The block.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Env {
     #[serde(rename = "currentChainID")]
     pub(super) chain_id: Option<Quantity>,
@@ -90,10 +145,23 @@ pub(super) struct Env {
     pub(super) current_excess_blob_gas: Option<Quantity>,
     #[serde(default)]
     pub(super) slot_number: Quantity,
+    #[serde(default, rename = "previousHash")]
+    _previous_hash: IgnoredAny,
+    #[serde(default, rename = "currentBeaconRoot")]
+    _beacon_root: IgnoredAny,
+    #[serde(default, rename = "currentWithdrawalsRoot")]
+    _withdrawals_root: IgnoredAny,
+    #[serde(default, rename = "currentBlobGasUsed")]
+    _blob_gas_used: IgnoredAny,
+    #[serde(default, rename = "parentBlobGasUsed")]
+    _parent_blob_gas_used: IgnoredAny,
+    #[serde(default, rename = "parentExcessBlobGas")]
+    _parent_excess_blob_gas: IgnoredAny,
 }
 
 /// An account.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Account {
     pub(super) nonce: Quantity,
     pub(super) balance: Quantity,
@@ -104,7 +172,7 @@ pub(super) struct Account {
 /// The parts of which the subtests make their transactions. Numbers stay text: some tests want numbers that cannot be
 /// decoded, and say that the transaction must be rejected for it.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Transaction {
     #[serde(rename = "type")]
     pub(super) tx_type: Option<String>,
@@ -130,7 +198,7 @@ pub(super) struct Transaction {
 
 /// One line of an access list (EIP-2930).
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct AccessedAccount {
     pub(super) address: Address,
     pub(super) storage_keys: Vec<Quantity>,
@@ -138,7 +206,7 @@ pub(super) struct AccessedAccount {
 
 /// One authorization (EIP-7702).
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Authorization {
     pub(super) chain_id: String,
     pub(super) address: Address,
@@ -147,11 +215,13 @@ pub(super) struct Authorization {
     pub(super) y_parity: Option<String>,
     pub(super) r: String,
     pub(super) s: String,
+    #[serde(default, rename = "signer")]
+    _signer: IgnoredAny,
 }
 
 /// One subtest: which parts, and what must come of it.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Post<'a> {
     pub(super) indexes: Indexes,
     /// The root of the state.
@@ -162,10 +232,15 @@ pub(super) struct Post<'a> {
     /// The whole state, in newer files. Read only to explain a failure.
     #[serde(borrow)]
     pub(super) state: Option<&'a RawValue>,
+    #[serde(default, rename = "txbytes")]
+    _bytes: IgnoredAny,
+    #[serde(default, rename = "receipt")]
+    _receipt: IgnoredAny,
 }
 
 /// Which of the transaction's parts a subtest takes.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Indexes {
     pub(super) data: usize,
     pub(super) gas: usize,
@@ -174,7 +249,7 @@ pub(super) struct Indexes {
 
 /// What newer files say about the chain.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Config {
     /// Some generators write `chainid`.
     #[serde(alias = "chainid")]
@@ -185,10 +260,12 @@ pub(super) struct Config {
 
 /// A fork's parameters for blobs (EIP-7840).
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Blobs {
     pub(super) max: Quantity,
     pub(super) base_fee_update_fraction: Quantity,
+    #[serde(default, rename = "target")]
+    _target: IgnoredAny,
 }
 
 /// A creation has an empty text where a call has its callee.
@@ -203,21 +280,63 @@ fn address_or_nothing<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Addre
 mod tests {
     use super::*;
 
+    fn only(text: &str) -> Entry<'_> {
+        let mut suite = parse(text).unwrap();
+        assert_eq!(suite.len(), 1);
+        suite.remove(0).1
+    }
+
     #[test]
-    fn files_of_another_kind_are_told_from_broken_ones() {
-        let kind = |text: &str| parse(text).unwrap_err().to_string();
-        assert!(
-            kind(r#"{"a": {"genesisBlockHeader": {}, "pre": {}, "network": "Cancun"}}"#)
-                .contains("blockchain tests, not")
+    fn entries_of_another_kind_are_told_from_broken_ones() {
+        let kind = |text: &str| match only(text) {
+            Entry::AnotherKind(kind) => kind.to_owned(),
+            Entry::Unreadable(error) => format!("broken: {error}"),
+            Entry::Unknown => "unknown".to_owned(),
+            Entry::Test(_) => "test".to_owned(),
+        };
+        assert_eq!(
+            kind(r#"{"a": {"genesisBlockHeader": {}, "pre": {}, "network": "Cancun"}}"#),
+            "blockchain tests"
         );
-        assert!(kind(r#"{"a": {"txbytes": "0x", "result": {}}}"#).contains("transaction tests, not"));
-        assert!(kind(r#"{"a": {"env": {}, "pre": {}, "exec": {}, "post": {}}}"#).contains("VM tests, not"));
-        assert!(kind(r#"["a"]"#).contains("something unknown"));
-        assert!(
-            kind(r#"{"a": {"env": {}, "pre": {}, "transaction": {}, "post": {}}}"#)
-                .contains("not a readable state test (missing field")
+        assert_eq!(kind(r#"{"a": {"txbytes": "0x", "result": {}}}"#), "transaction tests");
+        assert_eq!(kind(r#"{"a": {"env": {}, "pre": {}, "exec": {}, "post": {}}}"#), "VM tests");
+        assert_eq!(
+            kind(r#"{"a": {"env": {}, "pre": {}, "transaction": {}, "expect": []}}"#),
+            "fillers of tests"
         );
-        assert!(kind(r#"{"a": "#).contains("not JSON (EOF"));
+        for text in [r#"{"a": 1}"#, r#"{"a": []}"#, r#"{"a": {"env": {}, "pre": {}}}"#] {
+            assert_eq!(kind(text), "unknown", "{text}");
+        }
+        for keys in [
+            ["env", "pre", "transaction", "post"],
+            ["env", "pre", "transactoin", "post"],
+            ["env", "pre", "transaction", "posst"],
+            ["emv", "pre", "transaction", "post"],
+        ] {
+            let [a, b, c, d] = keys;
+            let text = format!(r#"{{"a": {{"{a}": {{}}, "{b}": {{}}, "{c}": {{}}, "{d}": {{}}}}}}"#);
+            assert!(kind(&text).starts_with("broken: "), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused_wherever_it_stands() {
+        let good = include_str!("../../tests/data/transfer.json");
+        assert!(matches!(only(good), Entry::Test(_)));
+        for key in ["pre", "currentBaseFee", "balance", "gasPrice", "logs", "gas"] {
+            let bad = good.replacen(&format!("\"{key}\""), "\"misspelt\"", 1);
+            let Entry::Unreadable(error) = only(&bad) else { panic!("{key} is not missed") };
+            assert!(error.to_string().contains("misspelt"), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_entries_is_told_from_no_json() {
+        assert!(matches!(parse(r#"["a"]"#), Err(SuiteError::NoObject)));
+        assert!(matches!(parse(r#"{"a": "#), Err(SuiteError::Malformed(_))));
         assert!(parse("{}").unwrap().is_empty());
+        let names: Vec<String> =
+            parse(r#"{"b": 1, "a": 2, "b": 3}"#).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["b", "a", "b"]);
     }
 }

@@ -1,11 +1,12 @@
 //! What came of it.
 
+use metis_vm::Interpreter;
 use serde::Serialize;
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// What came of a run: counts of subtests, and everything that did not pass by name.
 ///
-/// Its order depends on the files alone, never on the threads.
+/// It depends on the files alone, never on the threads, but for [`programs_made`](Self::programs_made).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Subtests that are as they should be.
@@ -16,6 +17,9 @@ pub struct Summary {
     pub skipped: u64,
     /// How many subtests of each fork were executed, by the fork's name in the files.
     pub forks: BTreeMap<String, u64>,
+    /// How many programs the interpreter made of code. It depends on the threads: two may make the same one, and `fused`
+    /// makes them in the background.
+    pub programs_made: u64,
     /// What was not executed.
     pub skips: Vec<Skip>,
     /// What is not as it should be.
@@ -38,7 +42,7 @@ pub struct Skip {
 pub struct Failure {
     /// The file.
     pub file: PathBuf,
-    /// The test's name; none when the file could not be read.
+    /// The test's name; none when the file could not be read, or is no JSON.
     pub test: Option<String>,
     /// The fork's name in the file; none when the test could not be set up.
     pub fork: Option<String>,
@@ -54,9 +58,22 @@ impl Summary {
         self.forks.values().sum()
     }
 
-    /// Whether something was executed, and nothing failed.
-    pub fn is_success(&self) -> bool {
-        self.executed() > 0 && self.failed == 0
+    /// Whether nothing failed, and something was executed as it should be.
+    pub fn is_success(&self, interpreter: Interpreter) -> bool {
+        self.failed == 0 && self.problem(interpreter).is_none()
+    }
+
+    /// Why the run tells nothing about this interpreter, which executed it, even if nothing failed.
+    pub fn problem(&self, interpreter: Interpreter) -> Option<&'static str> {
+        match interpreter {
+            _ if self.executed() == 0 => {
+                Some("nothing was executed: give the path of a state test that this build knows")
+            }
+            Interpreter::FusedAlways | Interpreter::Plain if self.programs_made == 0 => Some(
+                "no program was made: either no subtest executes code, or this build's interpreter is not in use",
+            ),
+            _ => None,
+        }
     }
 
     pub(super) fn fail(&mut self, failure: Failure) {

@@ -84,6 +84,32 @@ impl World {
         State(state)
     }
 
+    /// The first thing, by address, that these changes alter, as one must know it of a rejected transaction. Accounts that
+    /// were only read are no change, and neither are empty ones that do not exist.
+    pub(super) fn first_change(&self, changes: &EvmState) -> Option<String> {
+        let mut sorted: Vec<_> = changes.iter().collect();
+        sorted.sort_unstable_by_key(|(address, _)| **address);
+        sorted.into_iter().find_map(|(address, account)| {
+            let known = self.accounts.get(address).map(|(info, _)| info);
+            let before = known.cloned().unwrap_or_default();
+            let now = &account.info;
+            let change = if now.balance != before.balance {
+                format!("its balance is {} after {}", now.balance, before.balance)
+            } else if now.nonce != before.nonce {
+                format!("its nonce is {} after {}", now.nonce, before.nonce)
+            } else if now.code_hash != before.code_hash {
+                format!("its code hash is {} after {}", now.code_hash, before.code_hash)
+            } else if let Some((slot, value)) = account.changed_storage_slots().next() {
+                format!("its slot {slot:#x} holds {:#x}", value.present_value())
+            } else if account.is_created() || account.is_selfdestructed() {
+                "it was created or destroyed".to_owned()
+            } else {
+                return None;
+            };
+            Some(format!("account {address} is changed: {change}"))
+        })
+    }
+
     /// The state as the EVM reads it.
     pub(super) const fn reader(&self) -> Reader<'_> {
         Reader(self)
@@ -215,5 +241,46 @@ impl Database for Reader<'_> {
     /// State tests have no chain: by agreement, a block's hash is that of its number in decimal.
     fn block_hash(&mut self, number: u64) -> Result<B256, Infallible> {
         Ok(keccak256(number.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use revm::state::{Account as Journaled, EvmStorageSlot, TransactionId};
+
+    const KNOWN: Address = Address::repeat_byte(1);
+
+    fn world() -> World {
+        let pre = r#"{"nonce": "0x1", "balance": "0x5", "code": "0x", "storage": {"0x0": "0x7"}}"#;
+        World::new(&BTreeMap::from([(KNOWN, serde_json::from_str(pre).unwrap())])).unwrap()
+    }
+
+    #[test]
+    fn whatever_a_rejected_transaction_changes_is_named() {
+        let world = world();
+        let change = |address, edit: &dyn Fn(&mut Journaled)| {
+            let info = world.reader().basic(address).unwrap().unwrap_or_default();
+            let mut account = Journaled::new_not_existing(TransactionId::ZERO).with_info(info);
+            edit(&mut account);
+            world.first_change(&EvmState::from_iter([(address, account)]))
+        };
+        let slot =
+            |now: u64| EvmStorageSlot::new_changed(U256::from(7), U256::from(now), TransactionId::ZERO);
+        // Read, or touched while empty.
+        assert_eq!(change(KNOWN, &|_| {}), None);
+        assert_eq!(change(KNOWN, &|account| account.storage.extend([(U256::ZERO, slot(7))])), None);
+        assert_eq!(change(Address::ZERO, &Journaled::mark_touch), None);
+
+        let named = |change: Option<String>, says: &str| assert!(change.unwrap().contains(says), "{says}");
+        named(change(KNOWN, &|account| account.info.nonce += 1), "nonce is 2 after 1");
+        named(change(KNOWN, &|account| account.info.balance = U256::ZERO), "balance is 0 after 5");
+        named(change(Address::ZERO, &|account| account.info.balance = U256::ONE), "balance is 1 after 0");
+        named(change(KNOWN, &|account| account.info.code_hash = B256::ZERO), "code hash");
+        named(
+            change(KNOWN, &|account| account.storage.extend([(U256::ZERO, slot(8))])),
+            "slot 0x0 holds 0x8",
+        );
+        named(change(Address::ZERO, &Journaled::mark_created), "created");
     }
 }
