@@ -10,7 +10,7 @@
 //! - [`mod@fuse`]: code to a [`Program`], by the rules that a contract's [`Profile`] says pay.
 //! - [`program`]: how a program lies in memory, and how to get from it back to the code.
 //! - [`cache`]: programs by code, shared between threads, within a bound, made in the background.
-//! - [`print`]: programs for people.
+//! - [`mod@print`]: programs for people.
 //!
 //! `docs/interpreter.md` says how the interpreter executes them.
 //!
