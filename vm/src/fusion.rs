@@ -24,10 +24,9 @@ use metis_opcode_opt::CodeCache;
 use std::{fmt, str::FromStr, sync::Arc};
 
 /// Which interpreter executes a frame. The results cannot be told apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Interpreter {
     /// revm's loop while code is cold, a fused program once it has burnt enough gas. For production.
-    #[default]
     Fused,
     /// A fused program from the first execution on, initcode too. For tests.
     FusedAlways,
@@ -49,6 +48,20 @@ impl Interpreter {
             Self::Plain => "plain",
             Self::Revm => "revm",
         }
+    }
+}
+
+impl Default for Interpreter {
+    /// [`Fused`](Self::Fused) where handlers jump to one another; [`Revm`](Self::Revm) in release builds for other processors, where
+    /// programs are executed by a loop that is slower than revm's.
+    fn default() -> Self {
+        let fused = cfg!(any(
+            debug_assertions,
+            feature = "loop-dispatch",
+            target_arch = "x86_64",
+            target_arch = "aarch64"
+        ));
+        if fused { Self::Fused } else { Self::Revm }
     }
 }
 
@@ -82,7 +95,7 @@ pub struct FusionConfig {
 
 impl Default for FusionConfig {
     fn default() -> Self {
-        Self { interpreter: Interpreter::Fused, max_bytes: 256 << 20, hot_gas: 500_000 }
+        Self { interpreter: Interpreter::default(), max_bytes: 256 << 20, hot_gas: 500_000 }
     }
 }
 
