@@ -128,6 +128,12 @@ pub trait Backend: Send + Sync + Debug + 'static {
     /// The name that `selftest` and logs print.
     fn name(&self) -> String;
 
+    /// Runs a whole step. A backend with threads runs it on one of them, so that each kernel of the step shares out its work without
+    /// handing over first.
+    fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        f()
+    }
+
     /// Takes a matrix over. Checks its shape against the accumulator bounds.
     fn load_linear(&self, weights: LinearWeights<'_>) -> Result<Self::Linear, BackendError>;
     /// Takes a norm's gains over.

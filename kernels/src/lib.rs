@@ -20,15 +20,21 @@
 //! | [`sampling`] | greedy and seeded sampling, the counter-based PRF |
 //! | [`backend`] | the [`Backend`] trait: what a device must compute |
 //! | [`scalar`] | the reference backend |
+//! | [`cpu`] | the processor's backend: the same integers by SIMD |
+//! | [`buffers`] | rows of the CPU backends |
 //! | [`bounds`] | shapes for which no sum can overflow |
 //! | [`golden`] | known-answer vectors per kernel and the self-test that any backend must pass |
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
 pub mod backend;
 pub mod bounds;
+pub mod buffers;
+#[allow(unsafe_code, reason = "instructions of particular processors")]
+pub mod cpu;
 pub mod formats;
 pub mod golden;
+mod pool;
 pub mod quantise;
 pub mod rounding;
 pub mod sampling;
@@ -39,6 +45,7 @@ pub mod weights;
 
 pub use backend::{Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest};
 pub use bounds::{AttentionShape, BoundsError};
+pub use cpu::{Cpu, CpuKind};
 pub use formats::{ACTIVATION_LIMIT, Scale, TokenId};
 pub use sampling::{Sampling, SamplingError};
 pub use scalar::Scalar;

@@ -4,59 +4,43 @@
 //! result is a function of its own inputs, the number of threads cannot change a bit.
 
 mod attention;
-mod buffers;
 mod linear;
 mod rmsnorm;
 mod rope;
 mod silu;
 
-use std::sync::Arc;
-
-use rayon::ThreadPool;
-
 pub use attention::{KvCache, attention_row};
-pub use buffers::{Activations, Residual};
 pub use linear::{Linear, dot};
 pub use rmsnorm::{Norm, rmsnorm_row};
 pub use rope::{RopeTable, rotate_head};
 pub use silu::silu_gate_row;
 
 use crate::backend::{Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest};
+use crate::buffers::{Activations, Residual};
 use crate::formats::{RESIDUAL_BITS, TokenId};
+use crate::pool::Pool;
 use crate::rounding::{rescale, saturate32};
 
 /// The scalar reference backend.
 #[derive(Clone, Debug)]
 pub struct Scalar {
-    pool: Option<Arc<ThreadPool>>,
+    pool: Pool,
 }
 
 impl Scalar {
     /// A backend that works on the calling thread.
     pub const fn new() -> Self {
-        Self { pool: None }
+        Self { pool: Pool::ALONE }
     }
 
     /// A backend that shares its work out over `threads` threads; one is the calling thread alone.
     pub fn with_threads(threads: usize) -> Result<Self, BackendError> {
-        if threads <= 1 {
-            return Ok(Self::new());
-        }
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("metis-kernel-{i}"))
-            .build()
-            .map_err(|error| BackendError::Device { device: "scalar".into(), reason: error.to_string() })?;
-        Ok(Self { pool: Some(Arc::new(pool)) })
+        Ok(Self { pool: Pool::new(threads)? })
     }
 
     /// How many threads work.
     pub fn threads(&self) -> usize {
-        self.pool.as_ref().map_or(1, |pool| pool.current_num_threads())
-    }
-
-    fn pool(&self) -> Option<&ThreadPool> {
-        self.pool.as_deref()
+        self.pool.threads()
     }
 }
 
@@ -76,6 +60,10 @@ impl Backend for Scalar {
 
     fn name(&self) -> String {
         "scalar".into()
+    }
+
+    fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        self.pool.run(f)
     }
 
     fn load_linear(&self, weights: LinearWeights<'_>) -> Result<Linear, BackendError> {
@@ -119,14 +107,14 @@ impl Backend for Scalar {
     fn rmsnorm(&self, x: &Residual, norm: &Norm, out: &mut Activations) -> Result<(), BackendError> {
         x.expect("rmsnorm", norm.width())?;
         out.start("rmsnorm", x.rows(), x.width())?;
-        out.for_each_row(self.pool(), |i, activations| rmsnorm_row(x.row(i), norm, activations));
+        out.for_each_row(&self.pool, |i, activations| rmsnorm_row(x.row(i), norm, activations));
         Ok(())
     }
 
     fn linear(&self, x: &Activations, weights: &Linear, out: &mut Residual) -> Result<(), BackendError> {
         x.expect("linear", weights.inputs())?;
         out.start("linear", x.rows(), weights.outputs())?;
-        linear::linear(self.pool(), x, weights, out);
+        linear::linear(&self.pool, x, weights, out);
         Ok(())
     }
 
@@ -139,7 +127,7 @@ impl Backend for Scalar {
     ) -> Result<(), BackendError> {
         x.expect_rows("rope", rows.len())?;
         rope.check(rows, head_dim, x.width())?;
-        x.for_each_row(self.pool(), |i, heads| {
+        x.for_each_row(&self.pool, |i, heads| {
             for head in heads.chunks_exact_mut(head_dim) {
                 rotate_head(rope.at(rows[i].position), head);
             }
@@ -157,14 +145,14 @@ impl Backend for Scalar {
         caches: &mut [&mut KvCache],
         out: &mut Activations,
     ) -> Result<(), BackendError> {
-        attention::attention(self.pool(), layer, rows, [q, k, v], caches, out)
+        attention::attention(&self.pool, layer, rows, [q, k, v], caches, out)
     }
 
     fn silu_gate(&self, gate: &Residual, up: &Residual, out: &mut Activations) -> Result<(), BackendError> {
         up.expect("silu_gate", gate.width())?;
         up.expect_rows("silu_gate", gate.rows())?;
         out.start("silu_gate", gate.rows(), gate.width())?;
-        out.for_each_row(self.pool(), |i, activations| silu_gate_row(gate.row(i), up.row(i), activations));
+        out.for_each_row(&self.pool, |i, activations| silu_gate_row(gate.row(i), up.row(i), activations));
         Ok(())
     }
 
@@ -180,11 +168,7 @@ impl Backend for Scalar {
     }
 
     fn select_rows(&self, x: &Residual, rows: &[usize], out: &mut Residual) -> Result<(), BackendError> {
-        out.start("select_rows", rows.len(), x.width())?;
-        for (i, &row) in rows.iter().enumerate() {
-            out.row_mut(i).copy_from_slice(x.checked_row("select_rows", row)?);
-        }
-        Ok(())
+        out.select("select_rows", x, rows)
     }
 
     fn sample(
@@ -193,12 +177,7 @@ impl Backend for Scalar {
         requests: &[SampleRequest],
         out: &mut Vec<TokenId>,
     ) -> Result<(), BackendError> {
-        out.clear();
-        for request in requests {
-            let row = logits.checked_row("sample", request.row)?;
-            out.push(request.sampling.choose(row, request.position));
-        }
-        Ok(())
+        logits.sample(requests, out)
     }
 
     fn read_row(&self, x: &Residual, row: usize, out: &mut Vec<i32>) -> Result<(), BackendError> {

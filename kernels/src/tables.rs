@@ -85,29 +85,32 @@ const fn sigmoid_table() -> [i32; SIGMOID_STEPS + 1] {
 /// `2^-delta` for `delta >= 0` in Q16, as a Q30 number: 257 entries, linear interpolation, a rounding shift for whole octaves.
 #[inline]
 pub fn exp2_neg(delta_q16: u64) -> u32 {
-    let octaves = delta_q16 >> 16;
-    if octaves > 31 {
-        return 0;
-    }
-    let (index, rest) = (((delta_q16 >> 8) & 0xff) as usize, (delta_q16 & 0xff) as i64);
-    let (high, low) = (i64::from(EXP2[index]), i64::from(EXP2[index + 1]));
-    let value = high - round_shift((high - low) * rest, 8);
-    round_shift(value, octaves as u32) as u32
+    // In 32 bits and without branches, so that loops over it become vector loops: `2^30 (1 - 2^(-1/256)) 255 < 2^31`.
+    let delta = delta_q16.min(32 << 16) as u32;
+    let (octaves, index, rest) = ((delta >> 16) & 31, ((delta >> 8) & 0xff) as usize, delta & 0xff);
+    let (high, low) = (EXP2[index], EXP2[index + 1]);
+    let value = high - (((high - low) * rest + 128) >> 8);
+    let rounded = (value + ((1 << octaves) >> 1)) >> octaves;
+    if delta < 32 << 16 { rounded } else { 0 }
 }
 
 /// `sigmoid(x)` for `x` in Q16, as a Q30 number: 2,049 entries, linear interpolation; 0 below -16 and 1 from 16 on.
 #[inline]
 pub fn sigmoid(x_q16: i32) -> i32 {
-    let offset = i64::from(x_q16) + (SIGMOID_RANGE << 16);
+    // As above: `2^30 / 256 * 1,023 + 512 < 2^32`, as the steepest step of 1/64 rises by less than 1/256.
+    const SPAN: i32 = (2 * SIGMOID_RANGE as i32) << 16;
+    let offset = x_q16.saturating_add(SPAN / 2);
+    let inside = offset.clamp(0, SPAN - 1) as u32;
+    let (index, rest) = ((inside >> 10) as usize, inside & 0x3ff);
+    let (low, high) = (SIGMOID[index], SIGMOID[index + 1]);
+    let value = low + ((((high - low) as u32) * rest + 512) >> 10) as i32;
     if offset < 0 {
-        return 0;
+        0
+    } else if offset >= SPAN {
+        1 << 30
+    } else {
+        value
     }
-    let (index, rest) = ((offset >> 10) as usize, offset & 0x3ff);
-    if index >= SIGMOID_STEPS {
-        return 1 << 30;
-    }
-    let (low, high) = (i64::from(SIGMOID[index]), i64::from(SIGMOID[index + 1]));
-    (low + round_shift((high - low) * rest, 10)) as i32
 }
 
 /// `log2(x)` for `x >= 1` in Q32, truncated.

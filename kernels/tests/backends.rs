@@ -9,7 +9,7 @@ use metis_kernels::rounding::{rescale, round_div, round_shift, saturate32, shift
 use metis_kernels::softmax::{attention_scale, normaliser, score, weight};
 use metis_kernels::tables::sigmoid;
 use metis_kernels::{
-    ACTIVATION_LIMIT, AttentionShape, Backend, KvShape, LinearWeights, NormWeights, Row, SampleRequest,
+    ACTIVATION_LIMIT, AttentionShape, Backend, Cpu, CpuKind, KvShape, LinearWeights, NormWeights, Row, SampleRequest,
     Sampling, Scalar, Scale, TokenId,
 };
 use num_bigint::BigInt;
@@ -113,6 +113,122 @@ fn linear_is_the_exact_formula<B: Backend>(backend: &B) {
             }
         }
     });
+}
+
+/// Shapes of several panels, tiles and blocks with remainders, and results from all over the range: some saturate, some scale up.
+fn linear_is_the_scalar_one<B: Backend>(backend: &B) {
+    let scale = || (1u32 << 22..1 << 23, prop_oneof![-70i32..-10, -10i32..40]);
+    let shape = (1usize..1_500, 1usize..100, 1usize..9);
+    let case = (shape, scale(), -30i32..10, any::<u64>());
+    proptest!(ProptestConfig::with_cases(48), |(((inputs, outputs, rows), (mantissa, exponent), e, seed) in case)| {
+        let mut random = Random(seed);
+        let mut small = |limit: i64| (random.next() % (2 * limit as u64 + 1)) as i64 - limit;
+        let case = LinearCase {
+            inputs,
+            bytes: (0..inputs * outputs).map(|_| (small(127) as i8 as u8) ^ 0x80).collect(),
+            scales: (0..outputs).map(|_| Scale::new(mantissa, exponent + small(3) as i32).unwrap()).collect(),
+            rows: (0..rows)
+                .map(|_| ((0..inputs).map(|_| small(ACTIVATION_LIMIT) as i16).collect(), e + small(2) as i32))
+                .collect(),
+        };
+        prop_assert_eq!(run_linear(backend, &case, &case.rows), run_linear(&Scalar::new(), &case, &case.rows));
+    });
+}
+
+/// The widest layer that the bounds allow, with every product as large as it can be.
+fn the_longest_sums_do_not_overflow<B: Backend>(backend: &B) {
+    let inputs = metis_kernels::bounds::MAX_INPUTS;
+    for (byte, value) in [(0xff, 1), (0xff, -1), (0x01, 1), (0x01, -1)] {
+        let row = vec![value * ACTIVATION_LIMIT as i16; inputs];
+        let scales = vec![Scale::new(1 << 22, -40).unwrap(); 17];
+        let case = LinearCase { inputs, bytes: vec![byte; 17 * inputs], scales, rows: vec![(row, 0); 2] };
+        assert_eq!(run_linear(backend, &case, &case.rows), run_linear(&Scalar::new(), &case, &case.rows));
+    }
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014): proptest's own vectors are slow at these sizes.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn q16(&mut self) -> i32 {
+        let shift = self.next() % 31;
+        ((self.next() as i32) >> shift).max(-i32::MAX)
+    }
+}
+
+/// Heads as real models have them, several sequences in one call, fed in chunks.
+fn attention_is_the_scalar_one<B: Backend>(backend: &B) {
+    let shape = (1usize..4, 1usize..8, prop_oneof![Just(64usize), Just(128), Just(80), Just(256), 1usize..40]);
+    let case = (shape, 1usize..90, 1usize..40, any::<u64>());
+    proptest!(ProptestConfig::with_cases(24), |(((kv_heads, group, dim), positions, chunk, seed) in case)| {
+        let shape = AttentionShape { heads: kv_heads * group, kv_heads, head_dim: dim.next_multiple_of(2) };
+        let mut random = Random(seed);
+        let mut row = |width: usize| (0..width).map(|_| random.q16()).collect::<Vec<i32>>();
+        let rows: Vec<[Vec<i32>; 3]> = (0..2 * positions)
+            .map(|_| [row(shape.query_width()), row(shape.kv_width()), row(shape.kv_width())])
+            .collect();
+        prop_assert_eq!(
+            two_sequences(backend, shape, &rows, chunk),
+            two_sequences(&Scalar::new(), shape, &rows, 1)
+        );
+    });
+}
+
+/// Rows alternate between two sequences.
+fn two_sequences<B: Backend>(
+    backend: &B,
+    attention: AttentionShape,
+    rows: &[[Vec<i32>; 3]],
+    chunk: usize,
+) -> Vec<(Vec<i16>, i32)> {
+    let cache = || backend.kv_cache(KvShape { layers: 1, attention, capacity: rows.len() }).unwrap();
+    let (mut first, mut second) = (cache(), cache());
+    let mut answers = Vec::new();
+    for (i, rows) in rows.chunks(chunk).enumerate() {
+        let part = |j: usize| residual(backend, &rows.iter().map(|r| r[j].clone()).collect::<Vec<_>>());
+        let places: Vec<Row> = (i * chunk..i * chunk + rows.len())
+            .map(|at| Row { sequence: at % 2, position: at / 2 })
+            .collect();
+        let mut out = backend.activations(rows.len(), attention.query_width()).unwrap();
+        let (q, k, v) = (part(0), part(1), part(2));
+        backend.attention(0, &places, &q, &k, &v, &mut [&mut first, &mut second], &mut out).unwrap();
+        answers.extend(read_activations(backend, &out, rows.len()));
+    }
+    answers
+}
+
+/// Row kernels over the whole range of their inputs.
+fn rows_are_the_scalar_ones<B: Backend>(backend: &B) {
+    let scalar = Scalar::new();
+    proptest!(ProptestConfig::with_cases(64), |(width in 1usize..700, rows in 1usize..4, seed: u64)| {
+        let mut random = Random(seed);
+        let mut some = |n: usize| (0..n).map(|_| random.q16()).collect::<Vec<i32>>();
+        let (x, y): (Vec<_>, Vec<_>) = (0..rows).map(|_| (some(width), some(width))).unzip();
+        let gains: Vec<i32> = some(width).iter().map(|g| g >> 2).collect();
+        prop_assert_eq!(row_kernels(backend, &x, &y, &gains), row_kernels(&scalar, &x, &y, &gains));
+    });
+}
+
+fn row_kernels<B: Backend>(
+    backend: &B,
+    x: &[Vec<i32>],
+    y: &[Vec<i32>],
+    gains: &[i32],
+) -> Vec<Vec<(Vec<i16>, i32)>> {
+    let mut out = backend.activations(x.len(), gains.len()).unwrap();
+    let norm = backend.load_norm(NormWeights { gains_q20: gains, epsilon_q32: 42_950 }).unwrap();
+    let (x_rows, y_rows) = (residual(backend, x), residual(backend, y));
+    backend.rmsnorm(&x_rows, &norm, &mut out).unwrap();
+    let normed = read_activations(backend, &out, x.len());
+    backend.silu_gate(&x_rows, &y_rows, &mut out).unwrap();
+    vec![normed, read_activations(backend, &out, x.len())]
 }
 
 fn rows_of_linear_do_not_see_each_other<B: Backend>(backend: &B) {
@@ -335,6 +451,14 @@ macro_rules! suite {
             #[test]
             fn linear_is_the_exact_formula() { super::linear_is_the_exact_formula(&$backend); }
             #[test]
+            fn linear_is_the_scalar_one() { super::linear_is_the_scalar_one(&$backend); }
+            #[test]
+            fn the_longest_sums_do_not_overflow() { super::the_longest_sums_do_not_overflow(&$backend); }
+            #[test]
+            fn attention_is_the_scalar_one() { super::attention_is_the_scalar_one(&$backend); }
+            #[test]
+            fn rows_are_the_scalar_ones() { super::rows_are_the_scalar_ones(&$backend); }
+            #[test]
             fn rows_of_linear_do_not_see_each_other() { super::rows_of_linear_do_not_see_each_other(&$backend); }
             #[test]
             fn rmsnorm_is_close_to_the_real_one() { super::rmsnorm_is_close_to_the_real_one(&$backend); }
@@ -356,7 +480,27 @@ macro_rules! suite {
     )*};
 }
 
+/// The instruction set, or the reason why its tests do nothing here.
+macro_rules! instructions {
+    ($kind:ident) => {
+        match Cpu::with_kind(CpuKind::$kind, 1) {
+            Ok(backend) => backend,
+            Err(reason) => {
+                println!("skipped: {reason}");
+                return;
+            }
+        }
+    };
+}
+
 suite! {
     scalar: Scalar::new();
     scalar_three_threads: Scalar::with_threads(3).unwrap();
+    portable: instructions!(Portable);
+    avx2: instructions!(Avx2);
+    avxvnni: instructions!(AvxVnni);
+    avx512vl: instructions!(Avx512Vl);
+    avx512: instructions!(Avx512);
+    neon: instructions!(Neon);
+    cpu_three_threads: Cpu::new(3).unwrap();
 }

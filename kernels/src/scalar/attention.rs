@@ -3,12 +3,12 @@
 //! Keys are int16 with an exponent per (token, head), values int8 with their largest magnitude per (token, head). No scale ever
 //! spans two tokens of the cache, so filling it in one call or one token at a time gives the same bytes.
 
-use rayon::ThreadPool;
 
-use super::{Activations, Residual};
 use crate::backend::{BackendError, KvShape, Row};
+use crate::buffers::{Activations, Residual, check_position};
 use crate::bounds::{AttentionShape, BoundsError, MAX_CONTEXT, within};
 use crate::formats::Scale;
+use crate::pool::Pool;
 use crate::quantise::{quantise, quantise_q16, quantise_value_head};
 use crate::rounding::rescale;
 use crate::softmax::{attention_scale, normaliser, score, weight};
@@ -47,16 +47,7 @@ impl KvCache {
     fn write(&mut self, layer: usize, position: usize, k: &[i32], v: &[i32]) -> Result<(), BackendError> {
         let AttentionShape { kv_heads, head_dim, .. } = self.shape.attention;
         let layer = &mut self.layers[layer];
-        if position >= self.shape.capacity {
-            return Err(BackendError::CacheFull { position, capacity: self.shape.capacity });
-        }
-        if position > layer.length {
-            return Err(BackendError::Shape {
-                kernel: "attention",
-                expected: format!("position {} or earlier", layer.length),
-                actual: position.to_string(),
-            });
-        }
+        check_position(position, layer.length, self.shape.capacity)?;
         layer.reach(position + 1, self.shape.attention);
         for head in 0..kv_heads {
             let slot = position * kv_heads + head;
@@ -84,7 +75,7 @@ impl Layer {
 }
 
 pub(super) fn attention(
-    pool: Option<&ThreadPool>,
+    pool: &Pool,
     layer: usize,
     rows: &[Row],
     [q, k, v]: [&Residual; 3],

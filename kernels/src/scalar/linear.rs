@@ -1,12 +1,12 @@
 //! int8 x int16 matrix product with exact sums, requantised per output channel.
 
-use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::{Activations, Residual};
 use crate::backend::LinearWeights;
+use crate::buffers::{Activations, Residual};
 use crate::bounds::{BoundsError, MAX_INPUTS, MAX_OUTPUTS, length, within};
 use crate::formats::{RESIDUAL_BITS, Scale};
+use crate::pool::Pool;
 use crate::rounding::rescale;
 
 /// Products that fit an `i32` accumulator: `256 * 32,512 * 127 < 2^31`.
@@ -69,7 +69,7 @@ pub fn dot(weights: &[i8], activations: &[i16]) -> i64 {
 }
 
 /// Fills `out`, which has been shaped. Many rows are shared out by rows, few rows by output channels.
-pub(super) fn linear(pool: Option<&ThreadPool>, x: &Activations, weights: &Linear, out: &mut Residual) {
+pub(super) fn linear(pool: &Pool, x: &Activations, weights: &Linear, out: &mut Residual) {
     let outputs = weights.outputs();
     let rows = x.rows();
     let some_rows = |first: usize, out: &mut [i32]| {
@@ -80,9 +80,11 @@ pub(super) fn linear(pool: Option<&ThreadPool>, x: &Activations, weights: &Linea
             }
         }
     };
-    let Some(pool) = pool else { return some_rows(0, out.rows_mut()) };
-    let threads = pool.current_num_threads();
-    pool.install(|| {
+    let threads = pool.threads();
+    if threads == 1 {
+        return some_rows(0, out.rows_mut());
+    }
+    pool.run(|| {
         if rows >= 2 * threads {
             let per_task = rows.div_ceil(threads);
             out.rows_mut()

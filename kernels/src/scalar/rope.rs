@@ -30,7 +30,7 @@ impl RopeTable {
         &self.rotations[position * self.pairs..][..self.pairs]
     }
 
-    pub(super) fn check(&self, rows: &[Row], head_dim: usize, width: usize) -> Result<(), BackendError> {
+    pub(crate) fn check(&self, rows: &[Row], head_dim: usize, width: usize) -> Result<(), BackendError> {
         if head_dim != 2 * self.pairs || !width.is_multiple_of(head_dim) {
             return Err(BackendError::Shape {
                 kernel: "rope",

@@ -1,15 +1,16 @@
-//! The reference backend's buffers: row-major vectors that know how many rows are in use.
+//! Buffers of the CPU backends: row-major vectors that know how many rows are in use.
 
-use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, SampleRequest};
+use crate::formats::TokenId;
+use crate::pool::Pool;
 
-fn mismatch(kernel: &'static str, expected: String, actual: String) -> BackendError {
+pub(crate) fn mismatch(kernel: &'static str, expected: String, actual: String) -> BackendError {
     BackendError::Shape { kernel, expected, actual }
 }
 
-fn same_width(kernel: &'static str, expected: usize, actual: usize) -> Result<(), BackendError> {
+pub(crate) fn same_width(kernel: &'static str, expected: usize, actual: usize) -> Result<(), BackendError> {
     if expected == actual {
         Ok(())
     } else {
@@ -17,8 +18,19 @@ fn same_width(kernel: &'static str, expected: usize, actual: usize) -> Result<()
     }
 }
 
-fn in_use(kernel: &'static str, row: usize, rows: usize) -> Result<(), BackendError> {
+pub(crate) fn in_use(kernel: &'static str, row: usize, rows: usize) -> Result<(), BackendError> {
     if row < rows { Ok(()) } else { Err(mismatch(kernel, format!("a row below {rows}"), row.to_string())) }
+}
+
+/// Whether a cache of `capacity` tokens, `length` of which are written, can take `position`.
+pub(crate) fn check_position(position: usize, length: usize, capacity: usize) -> Result<(), BackendError> {
+    if position >= capacity {
+        return Err(BackendError::CacheFull { position, capacity });
+    }
+    if position > length {
+        return Err(mismatch("attention", format!("position {length} or earlier"), position.to_string()));
+    }
+    Ok(())
 }
 
 /// `[rows, width]` of `i32` in Q16.
@@ -30,7 +42,7 @@ pub struct Residual {
 }
 
 impl Residual {
-    pub(super) fn new(rows: usize, width: usize) -> Self {
+    pub(crate) fn new(rows: usize, width: usize) -> Self {
         Self { values: vec![0; rows * width], rows: 0, width }
     }
 
@@ -49,21 +61,21 @@ impl Residual {
         &self.values[row * self.width..][..self.width]
     }
 
-    pub(super) fn row_mut(&mut self, row: usize) -> &mut [i32] {
+    pub(crate) fn row_mut(&mut self, row: usize) -> &mut [i32] {
         &mut self.values[row * self.width..][..self.width]
     }
 
-    pub(super) fn rows_mut(&mut self) -> &mut [i32] {
+    pub(crate) fn rows_mut(&mut self) -> &mut [i32] {
         &mut self.values[..self.rows * self.width]
     }
 
-    pub(super) fn checked_row(&self, kernel: &'static str, row: usize) -> Result<&[i32], BackendError> {
+    pub(crate) fn checked_row(&self, kernel: &'static str, row: usize) -> Result<&[i32], BackendError> {
         in_use(kernel, row, self.rows)?;
         Ok(self.row(row))
     }
 
     /// Makes room for the result of `kernel`.
-    pub(super) fn start(
+    pub(crate) fn start(
         &mut self,
         kernel: &'static str,
         rows: usize,
@@ -78,12 +90,12 @@ impl Residual {
         Ok(())
     }
 
-    pub(super) fn expect(&self, kernel: &'static str, width: usize) -> Result<(), BackendError> {
+    pub(crate) fn expect(&self, kernel: &'static str, width: usize) -> Result<(), BackendError> {
         same_width(kernel, width, self.width)
     }
 
     /// Replaces the contents by whole rows.
-    pub(super) fn fill(&mut self, values: &[i32]) -> Result<(), BackendError> {
+    pub(crate) fn fill(&mut self, values: &[i32]) -> Result<(), BackendError> {
         self.start("write_residual", values.len() / self.width.max(1), self.width)?;
         let rows = self.rows_mut();
         if rows.len() != values.len() {
@@ -93,7 +105,35 @@ impl Residual {
         Ok(())
     }
 
-    pub(super) fn expect_rows(&self, kernel: &'static str, rows: usize) -> Result<(), BackendError> {
+    /// Copies rows of `x`.
+    pub(crate) fn select(
+        &mut self,
+        kernel: &'static str,
+        x: &Self,
+        rows: &[usize],
+    ) -> Result<(), BackendError> {
+        self.start(kernel, rows.len(), x.width())?;
+        for (i, &row) in rows.iter().enumerate() {
+            self.row_mut(i).copy_from_slice(x.checked_row(kernel, row)?);
+        }
+        Ok(())
+    }
+
+    /// Chooses a token per request from rows of logits.
+    pub(crate) fn sample(
+        &self,
+        requests: &[SampleRequest],
+        out: &mut Vec<TokenId>,
+    ) -> Result<(), BackendError> {
+        out.clear();
+        for request in requests {
+            let row = self.checked_row("sample", request.row)?;
+            out.push(request.sampling.choose(row, request.position));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn expect_rows(&self, kernel: &'static str, rows: usize) -> Result<(), BackendError> {
         if self.rows == rows {
             Ok(())
         } else {
@@ -101,13 +141,13 @@ impl Residual {
         }
     }
 
-    pub(super) fn for_each_row(&mut self, pool: Option<&ThreadPool>, f: impl Fn(usize, &mut [i32]) + Sync) {
+    pub(crate) fn for_each_row(&mut self, pool: &Pool, f: impl Fn(usize, &mut [i32]) + Sync) {
         let width = self.width;
-        match pool {
-            Some(pool) if self.rows > 1 => pool.install(|| {
-                self.rows_mut().par_chunks_exact_mut(width).enumerate().for_each(|(i, row)| f(i, row));
-            }),
-            _ => self.rows_mut().chunks_exact_mut(width).enumerate().for_each(|(i, row)| f(i, row)),
+        if pool.threads() > 1 && self.rows > 1 {
+            let rows = self.rows_mut().par_chunks_exact_mut(width).enumerate();
+            pool.run(|| rows.for_each(|(i, row)| f(i, row)));
+        } else {
+            self.rows_mut().chunks_exact_mut(width).enumerate().for_each(|(i, row)| f(i, row));
         }
     }
 }
@@ -122,7 +162,7 @@ pub struct Activations {
 }
 
 impl Activations {
-    pub(super) fn new(rows: usize, width: usize) -> Self {
+    pub(crate) fn new(rows: usize, width: usize) -> Self {
         Self { values: vec![0; rows * width], exponents: vec![0; rows], rows: 0, width }
     }
 
@@ -141,7 +181,7 @@ impl Activations {
         self.exponents[row]
     }
 
-    pub(super) fn start(
+    pub(crate) fn start(
         &mut self,
         kernel: &'static str,
         rows: usize,
@@ -156,17 +196,17 @@ impl Activations {
         Ok(())
     }
 
-    pub(super) fn expect(&self, kernel: &'static str, width: usize) -> Result<(), BackendError> {
+    pub(crate) fn expect(&self, kernel: &'static str, width: usize) -> Result<(), BackendError> {
         same_width(kernel, width, self.width)
     }
 
-    pub(super) fn checked_row(&self, kernel: &'static str, row: usize) -> Result<&[i16], BackendError> {
+    pub(crate) fn checked_row(&self, kernel: &'static str, row: usize) -> Result<&[i16], BackendError> {
         in_use(kernel, row, self.rows)?;
         Ok(self.row(row))
     }
 
     /// Replaces the contents by whole rows.
-    pub(super) fn fill(&mut self, values: &[i16], exponents: &[i32]) -> Result<(), BackendError> {
+    pub(crate) fn fill(&mut self, values: &[i16], exponents: &[i32]) -> Result<(), BackendError> {
         self.start("write_activations", exponents.len(), self.width)?;
         if values.len() != self.rows * self.width {
             let expected = format!("{} values", self.rows * self.width);
@@ -178,27 +218,20 @@ impl Activations {
     }
 
     /// Fills each row with `f(row, values) -> exponent`.
-    pub(super) fn for_each_row(
+    pub(crate) fn for_each_row(
         &mut self,
-        pool: Option<&ThreadPool>,
+        pool: &Pool,
         f: impl Fn(usize, &mut [i16]) -> i32 + Sync,
     ) {
         let values = &mut self.values[..self.rows * self.width];
         let exponents = &mut self.exponents[..self.rows];
         let width = self.width;
-        match pool {
-            Some(pool) if exponents.len() > 1 => pool.install(|| {
-                values
-                    .par_chunks_exact_mut(width)
-                    .zip(exponents)
-                    .enumerate()
-                    .for_each(|(i, (row, exponent))| *exponent = f(i, row));
-            }),
-            _ => values
-                .chunks_exact_mut(width)
-                .zip(exponents)
-                .enumerate()
-                .for_each(|(i, (row, exponent))| *exponent = f(i, row)),
+        if pool.threads() > 1 && exponents.len() > 1 {
+            let rows = values.par_chunks_exact_mut(width).zip(exponents).enumerate();
+            pool.run(|| rows.for_each(|(i, (row, exponent))| *exponent = f(i, row)));
+        } else {
+            let rows = values.chunks_exact_mut(width).zip(exponents).enumerate();
+            rows.for_each(|(i, (row, exponent))| *exponent = f(i, row));
         }
     }
 }

@@ -1,0 +1,231 @@
+//! The processor's backend: the same integers as [`Scalar`](crate::Scalar), by whatever instructions there are.
+//!
+//! Matrix products and attention have loops written for each instruction set; the rest are the reference's own row functions, compiled
+//! once more for each.
+
+mod attention;
+mod cache;
+mod isa;
+mod linear;
+mod packed;
+mod planes;
+mod shared;
+mod simd;
+
+use isa::{Isa, with_simd};
+
+
+pub use cache::PackedCache;
+pub use isa::CpuKind;
+pub use packed::PackedLinear;
+pub use planes::Planes;
+
+use crate::backend::{Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest};
+use crate::buffers::Residual;
+use crate::formats::{RESIDUAL_BITS, TokenId};
+use crate::pool::Pool;
+use crate::rounding::{rescale, saturate32};
+use crate::scalar::{Norm, RopeTable, rmsnorm_row, rotate_head, silu_gate_row};
+
+/// The CPU backend.
+#[derive(Clone, Debug)]
+pub struct Cpu {
+    kind: CpuKind,
+    isa: Isa,
+    pool: Pool,
+}
+
+impl Cpu {
+    /// The fastest instructions that this processor has, on `threads` threads; one is the calling thread alone.
+    pub fn new(threads: usize) -> Result<Self, BackendError> {
+        let kind = CpuKind::ALL.into_iter().find(|kind| kind.is_available()).unwrap_or(CpuKind::Portable);
+        Self::with_kind(kind, threads)
+    }
+
+    /// Particular instructions. An error if this processor does not have them.
+    pub fn with_kind(kind: CpuKind, threads: usize) -> Result<Self, BackendError> {
+        let isa = kind.detect().ok_or_else(|| BackendError::Device {
+            device: kind.name().into(),
+            reason: "this processor does not have the instructions".into(),
+        })?;
+        Ok(Self { kind, isa, pool: Pool::new(threads)? })
+    }
+
+    /// How many threads work.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The instructions in use.
+    pub const fn kind(&self) -> CpuKind {
+        self.kind
+    }
+}
+
+impl Backend for Cpu {
+    type Linear = PackedLinear;
+    type Norm = Norm;
+    type Rope = RopeTable;
+    type Residual = Residual;
+    type Activations = Planes;
+    type KvCache = PackedCache;
+
+    fn name(&self) -> String {
+        self.kind.name().into()
+    }
+
+    fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        self.pool.run(f)
+    }
+
+    fn load_linear(&self, weights: LinearWeights<'_>) -> Result<PackedLinear, BackendError> {
+        Ok(PackedLinear::new(weights)?)
+    }
+
+    fn load_norm(&self, weights: NormWeights<'_>) -> Result<Norm, BackendError> {
+        Ok(Norm::new(weights)?)
+    }
+
+    fn load_rope(&self, frequencies_q64: &[u64], context: usize) -> Result<RopeTable, BackendError> {
+        Ok(RopeTable::new(frequencies_q64, context)?)
+    }
+
+    fn residual(&self, rows: usize, width: usize) -> Result<Residual, BackendError> {
+        Ok(Residual::new(rows, width))
+    }
+
+    fn activations(&self, rows: usize, width: usize) -> Result<Planes, BackendError> {
+        Ok(Planes::new(rows, width))
+    }
+
+    fn kv_cache(&self, shape: KvShape) -> Result<PackedCache, BackendError> {
+        Ok(PackedCache::new(shape)?)
+    }
+
+    fn embed(
+        &self,
+        table: &PackedLinear,
+        tokens: &[TokenId],
+        out: &mut Residual,
+    ) -> Result<(), BackendError> {
+        out.start("embed", tokens.len(), table.inputs())?;
+        for (i, &token) in tokens.iter().enumerate() {
+            if token.index() >= table.outputs() {
+                return Err(BackendError::TokenOutOfRange { token, vocabulary: table.outputs() });
+            }
+            let (weights, mantissa, exponent) = table.row(token.index());
+            for (x, w) in out.row_mut(i).iter_mut().zip(weights) {
+                *x = rescale(i64::from(w), mantissa, exponent + RESIDUAL_BITS as i32);
+            }
+        }
+        Ok(())
+    }
+
+    fn rmsnorm(&self, x: &Residual, norm: &Norm, out: &mut Planes) -> Result<(), BackendError> {
+        x.expect("rmsnorm", norm.width())?;
+        out.start("rmsnorm", x.rows(), x.width())?;
+        out.for_each_row(&self.pool, self.isa, |i, activations| rmsnorm_row(x.row(i), norm, activations));
+        Ok(())
+    }
+
+    fn linear(&self, x: &Planes, weights: &PackedLinear, out: &mut Residual) -> Result<(), BackendError> {
+        x.expect("linear", weights.inputs())?;
+        out.start("linear", x.rows(), weights.outputs())?;
+        with_simd!(self.isa, simd => linear::linear(simd, &self.pool, x, weights, out));
+        Ok(())
+    }
+
+    fn rope(
+        &self,
+        rope: &RopeTable,
+        rows: &[Row],
+        head_dim: usize,
+        x: &mut Residual,
+    ) -> Result<(), BackendError> {
+        x.expect_rows("rope", rows.len())?;
+        rope.check(rows, head_dim, x.width())?;
+        x.for_each_row(&self.pool, |i, heads| {
+            self.isa.run(|| {
+                for head in heads.chunks_exact_mut(head_dim) {
+                    rotate_head(rope.at(rows[i].position), head);
+                }
+            });
+        });
+        Ok(())
+    }
+
+    fn attention(
+        &self,
+        layer: usize,
+        rows: &[Row],
+        q: &Residual,
+        k: &Residual,
+        v: &Residual,
+        caches: &mut [&mut PackedCache],
+        out: &mut Planes,
+    ) -> Result<(), BackendError> {
+        attention::attention(self.isa, &self.pool, layer, rows, [q, k, v], caches, out)
+    }
+
+    fn silu_gate(&self, gate: &Residual, up: &Residual, out: &mut Planes) -> Result<(), BackendError> {
+        up.expect("silu_gate", gate.width())?;
+        up.expect_rows("silu_gate", gate.rows())?;
+        out.start("silu_gate", gate.rows(), gate.width())?;
+        out.for_each_row(&self.pool, self.isa, |i, activations| {
+            silu_gate_row(gate.row(i), up.row(i), activations)
+        });
+        Ok(())
+    }
+
+    fn add(&self, x: &mut Residual, y: &Residual) -> Result<(), BackendError> {
+        y.expect("add", x.width())?;
+        y.expect_rows("add", x.rows())?;
+        for i in 0..x.rows() {
+            let (x, y) = (x.row_mut(i), y.row(i));
+            self.isa.run(|| {
+                for (x, &y) in x.iter_mut().zip(y) {
+                    *x = saturate32(i64::from(*x) + i64::from(y));
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn select_rows(&self, x: &Residual, rows: &[usize], out: &mut Residual) -> Result<(), BackendError> {
+        out.select("select_rows", x, rows)
+    }
+
+    fn sample(
+        &self,
+        logits: &Residual,
+        requests: &[SampleRequest],
+        out: &mut Vec<TokenId>,
+    ) -> Result<(), BackendError> {
+        logits.sample(requests, out)
+    }
+
+    fn read_row(&self, x: &Residual, row: usize, out: &mut Vec<i32>) -> Result<(), BackendError> {
+        out.clear();
+        out.extend_from_slice(x.checked_row("read_row", row)?);
+        Ok(())
+    }
+
+    fn write_residual(&self, values: &[i32], out: &mut Residual) -> Result<(), BackendError> {
+        out.fill(values)
+    }
+
+    fn write_activations(
+        &self,
+        values: &[i16],
+        exponents: &[i32],
+        out: &mut Planes,
+    ) -> Result<(), BackendError> {
+        out.fill(self.isa, values, exponents)
+    }
+
+    fn read_activations(&self, x: &Planes, row: usize, out: &mut Vec<i16>) -> Result<i32, BackendError> {
+        out.clear();
+        out.extend_from_slice(x.checked_row("read_activations", row)?);
+        Ok(x.exponent(row))
+    }
+}

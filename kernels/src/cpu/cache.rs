@@ -1,0 +1,125 @@
+//! The key-value cache as the SIMD kernels read it.
+//!
+//! For each key-value head: keys as `[positions / 16][head_dim / 2][16][2]` int16, so that a broadcast pair of query channels meets
+//! sixteen positions; values as panels of a matrix whose outputs are channels and whose inputs are positions,
+//! `[head_dim / 16][positions / 4][16][4]` bytes, so that the sum over positions is a row of the matrix product. Both only grow at
+//! their ends.
+
+use super::packed::{Block, DEPTH, LANES};
+use crate::backend::{BackendError, KvShape};
+use crate::bounds::{AttentionShape, BoundsError, MAX_CONTEXT, MAX_HEAD_DIM, within};
+use crate::buffers::{Residual, check_position};
+use crate::formats::Scale;
+use crate::quantise::{quantise_q16, quantise_value_head};
+use crate::softmax::attention_scale;
+
+/// Two channels of sixteen positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(super) struct KeyBlock(pub(super) [[i16; 2]; LANES]);
+
+/// Keys and values of one sequence, all layers.
+#[derive(Clone, Debug)]
+pub struct PackedCache {
+    pub(super) shape: KvShape,
+    pub(super) scale: Scale,
+    layers: Vec<Layer>,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    /// Positions that have been written.
+    length: usize,
+    heads: Vec<Head>,
+}
+
+/// One key-value head of one layer. Grows as it is written: a call that may feed many tokens and stops early pays for those that it fed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Head {
+    pub(super) keys: Vec<KeyBlock>,
+    pub(super) key_exponents: Vec<[i32; LANES]>,
+    /// One vector of blocks for each sixteen channels.
+    pub(super) values: Vec<Vec<Block>>,
+    pub(super) value_maxima: Vec<u32>,
+}
+
+impl PackedCache {
+    /// An empty cache.
+    pub(super) fn new(shape: KvShape) -> Result<Self, BoundsError> {
+        shape.attention.check()?;
+        within("cache capacity", shape.capacity, MAX_CONTEXT)?;
+        within("layers", shape.layers, 1 << 10)?;
+        let AttentionShape { kv_heads, head_dim, .. } = shape.attention;
+        let head = || Head { values: vec![Vec::new(); head_dim.div_ceil(LANES)], ..Head::default() };
+        let layer = || Layer { length: 0, heads: (0..kv_heads).map(|_| head()).collect() };
+        let layers = (0..shape.layers).map(|_| layer()).collect();
+        Ok(Self { shape, scale: attention_scale(head_dim), layers })
+    }
+
+    pub(super) const fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Positions that have been written in a layer.
+    pub(super) fn length(&self, layer: usize) -> usize {
+        self.layers[layer].length
+    }
+
+    pub(super) fn head(&self, layer: usize, head: usize) -> &Head {
+        &self.layers[layer].heads[head]
+    }
+
+    /// Writes the key and value rows of one position; everything after it is forgotten.
+    pub(super) fn write(
+        &mut self,
+        layer: usize,
+        position: usize,
+        row: usize,
+        k: &Residual,
+        v: &Residual,
+    ) -> Result<(), BackendError> {
+        let head_dim = self.shape.attention.head_dim;
+        let layer = &mut self.layers[layer];
+        check_position(position, layer.length, self.shape.capacity)?;
+        let heads = k.row(row).chunks_exact(head_dim).zip(v.row(row).chunks_exact(head_dim));
+        for (head, (k, v)) in layer.heads.iter_mut().zip(heads) {
+            head.write(position, k, v);
+        }
+        layer.length = position + 1;
+        Ok(())
+    }
+}
+
+impl Head {
+    fn write(&mut self, position: usize, k: &[i32], v: &[i32]) {
+        let pairs = k.len() / 2;
+        let (sixteen, lane) = (position / LANES, position % LANES);
+        if sixteen == self.key_exponents.len() {
+            self.key_exponents.push([0; LANES]);
+            self.keys.resize((sixteen + 1) * pairs, KeyBlock([[0; 2]; LANES]));
+        }
+        let mut key = [0i16; MAX_HEAD_DIM];
+        let key = &mut key[..k.len()];
+        self.key_exponents[sixteen][lane] = quantise_q16(k, key);
+        for (block, pair) in self.keys[sixteen * pairs..].iter_mut().zip(key.chunks_exact(2)) {
+            block.0[lane] = [pair[0], pair[1]];
+        }
+
+        let (four, slot) = (position / DEPTH, position % DEPTH);
+        let mut value = [0i8; MAX_HEAD_DIM];
+        let value = &mut value[..v.len()];
+        let max = quantise_value_head(v, value);
+        match self.value_maxima.get_mut(position) {
+            Some(old) => *old = max,
+            None => self.value_maxima.push(max),
+        }
+        for (panel, channels) in self.values.iter_mut().zip(value.chunks(LANES)) {
+            if four == panel.len() {
+                panel.push(Block::ZERO);
+            }
+            for (lane, &channel) in channels.iter().enumerate() {
+                panel[four].0[lane * DEPTH + slot] = channel as u8 ^ 0x80;
+            }
+        }
+    }
+}

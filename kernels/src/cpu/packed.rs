@@ -1,0 +1,119 @@
+//! Weights as the SIMD kernels read them: `[outputs / 16][inputs / 4][16][4]` bytes.
+//!
+//! One [`Block`] holds four neighbouring inputs of sixteen neighbouring outputs, so that a broadcast of four activations
+//! meets sixteen rows in one instruction. Bytes stay as stored, `w ^ 0x80`: as unsigned numbers they are `w + 128`. A *panel* is the
+//! blocks of sixteen outputs, which lie one after the other. Padding is the weight zero.
+
+use crate::backend::LinearWeights;
+use crate::bounds::{BoundsError, MAX_INPUTS, MAX_OUTPUTS, length, within};
+use crate::formats::Scale;
+
+/// Output channels of a panel.
+pub(crate) const LANES: usize = 16;
+/// Inputs of a block.
+pub(crate) const DEPTH: usize = 4;
+
+/// 64 bytes on a cache line of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(crate) struct Block(pub(crate) [u8; LANES * DEPTH]);
+
+impl Block {
+    /// Weights of zero.
+    pub(crate) const ZERO: Self = Self([0x80; LANES * DEPTH]);
+}
+
+/// The scales of a panel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(crate) struct PanelScales {
+    pub(crate) mantissas: [i32; LANES],
+    pub(crate) exponents: [i32; LANES],
+}
+
+impl PanelScales {
+    fn new(scales: &[Scale]) -> Self {
+        let mut panel = Self {
+            mantissas: [Scale::ONE.mantissa() as i32; LANES],
+            exponents: [Scale::ONE.exponent(); LANES],
+        };
+        for (lane, scale) in scales.iter().enumerate() {
+            panel.mantissas[lane] = scale.mantissa() as i32;
+            panel.exponents[lane] = scale.exponent();
+        }
+        panel
+    }
+}
+
+/// An int8 matrix `[outputs, inputs]` in panels, with a scale for each output channel.
+#[derive(Clone, Debug)]
+pub struct PackedLinear {
+    blocks: Vec<Block>,
+    scales: Vec<PanelScales>,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl PackedLinear {
+    /// Checks the shape against the accumulator bounds and the weights against their range.
+    pub(crate) fn new(weights: LinearWeights<'_>) -> Result<Self, BoundsError> {
+        let LinearWeights { outputs, inputs, bytes, scales } = weights;
+        within("linear inputs", inputs, MAX_INPUTS)?;
+        within("linear outputs", outputs, MAX_OUTPUTS)?;
+        length("weights", outputs * inputs, bytes.len())?;
+        length("scales", outputs, scales.len())?;
+        let steps = inputs.div_ceil(DEPTH);
+        let mut blocks = Vec::with_capacity(outputs.div_ceil(LANES) * steps);
+        for panel in bytes.chunks(LANES * inputs) {
+            if let Some(index) = panel.iter().position(|&b| b == 0) {
+                return Err(BoundsError::Weight { index: blocks.len() / steps * LANES * inputs + index });
+            }
+            for step in 0..steps {
+                let first = step * DEPTH;
+                let depth = DEPTH.min(inputs - first);
+                let mut block = Block::ZERO;
+                for (lane, row) in panel.chunks_exact(inputs).enumerate() {
+                    block.0[lane * DEPTH..][..depth].copy_from_slice(&row[first..first + depth]);
+                }
+                blocks.push(block);
+            }
+        }
+        let scales = scales.chunks(LANES).map(PanelScales::new).collect();
+        Ok(Self { blocks, scales, outputs, inputs })
+    }
+
+    /// Columns.
+    pub const fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Rows.
+    pub const fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Blocks of a panel.
+    pub(crate) const fn steps(&self) -> usize {
+        self.inputs.div_ceil(DEPTH)
+    }
+
+    /// How many panels there are.
+    pub(crate) const fn panels(&self) -> usize {
+        self.scales.len()
+    }
+
+    /// The blocks and scales of a panel.
+    pub(crate) fn panel(&self, panel: usize) -> (&[Block], &PanelScales) {
+        let steps = self.steps();
+        (&self.blocks[panel * steps..][..steps], &self.scales[panel])
+    }
+
+    /// The weights of one output channel, and its scale.
+    pub(crate) fn row(&self, output: usize) -> (impl Iterator<Item = i8> + '_, u32, i32) {
+        let (panel, lane) = (output / LANES, output % LANES);
+        let (blocks, scales) = self.panel(panel);
+        let bytes = blocks.iter().flat_map(move |block| &block.0[lane * DEPTH..][..DEPTH]);
+        let weights = bytes.take(self.inputs).map(|&byte| (byte ^ 0x80) as i8);
+        (weights, scales.mantissas[lane] as u32, scales.exponents[lane])
+    }
+}

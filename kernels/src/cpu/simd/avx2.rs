@@ -1,0 +1,105 @@
+//! AVX2: bytes are widened, `vpmaddwd` multiplies sixteen int16 pairs and adds neighbours.
+//!
+//! `vpmaddubsw` would not need the widening but saturates.
+
+use core::arch::x86_64::*;
+use core::array;
+
+use super::portable::{self, requantise};
+use super::{Keys, Panel, QueryRow, Simd, Sixteen};
+use crate::cpu::packed::{DEPTH, LANES};
+use crate::cpu::planes::PlaneRow;
+
+/// A processor with AVX2.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cpu) struct Avx2(());
+
+/// Blocks of which the sums of all four products fit an `i32`: `64 * 4 * 255 * 32,512 < 2^31`.
+const BLOCKS: usize = 64;
+
+impl Avx2 {
+    pub(in crate::cpu) fn detect() -> Option<Self> {
+        is_x86_feature_detected!("avx2").then_some(Self(()))
+    }
+}
+
+impl Simd for Avx2 {
+    const STREAMS: usize = 1;
+    const ROWS: usize = 3;
+
+    fn linear<const P: usize, const T: usize>(
+        self,
+        panels: [Panel<'_>; P],
+        rows: [PlaneRow<'_>; T],
+        out: &mut [[Sixteen; T]; P],
+    ) {
+        for (panel, out) in panels.iter().zip(out) {
+            // SAFETY: the token proves that the processor has the instructions.
+            unsafe { linear(panel, rows, out) }
+        }
+    }
+
+    fn scores<const T: usize>(self, keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
+        // SAFETY: the token proves that the processor has the instructions.
+        unsafe { scores(keys, queries, out) }
+    }
+
+    fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: as above.
+        unsafe { run(f) }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn run<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+#[target_feature(enable = "avx2")]
+fn linear<const T: usize>(panel: &Panel<'_>, rows: [PlaneRow<'_>; T], out: &mut [Sixteen; T]) {
+    let steps = panel.blocks.len();
+    assert!(rows.iter().all(|r| r.values.len() == steps * DEPTH));
+    let mut totals = [[0i64; LANES]; T];
+    let mut first = 0;
+    while first < steps {
+        let end = steps.min(first + BLOCKS);
+        // Four rows of the panel in each register, two lanes a row.
+        let mut sums = [[_mm256_setzero_si256(); 4]; T];
+        for step in first..end {
+            // SAFETY: each row has four values for each step.
+            let values: [__m256i; T] = array::from_fn(|t| unsafe {
+                _mm256_set1_epi64x(rows[t].values.as_ptr().cast::<i64>().add(step).read_unaligned())
+            });
+            for quarter in 0..4 {
+                // SAFETY: `step` is below the number of blocks, of 64 aligned bytes.
+                let weights = unsafe {
+                    _mm_load_si128(panel.blocks.as_ptr().add(step).cast::<__m128i>().add(quarter))
+                };
+                let weights = _mm256_cvtepu8_epi16(weights);
+                for t in 0..T {
+                    let products = _mm256_madd_epi16(weights, values[t]);
+                    sums[t][quarter] = _mm256_add_epi32(sums[t][quarter], products);
+                }
+            }
+        }
+        for t in 0..T {
+            for quarter in 0..4 {
+                let mut lanes = [0i32; 8];
+                // SAFETY: eight lanes of 32 bits.
+                unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sums[t][quarter]) };
+                for row in 0..4 {
+                    totals[t][4 * quarter + row] += i64::from(lanes[2 * row]) + i64::from(lanes[2 * row + 1]);
+                }
+            }
+        }
+        first = end;
+    }
+    for t in 0..T {
+        out[t] = requantise(totals[t], &rows[t], panel);
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn scores<const T: usize>(keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
+    portable::scores(keys, queries, out);
+}

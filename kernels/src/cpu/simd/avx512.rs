@@ -1,0 +1,181 @@
+//! AVX-512 with VNNI: `vpdpbusd` multiplies 64 unsigned bytes by 64 signed ones and adds groups of four.
+
+use core::arch::x86_64::*;
+use core::array;
+
+use super::{Keys, Panel, QueryRow, Simd, Sixteen};
+use crate::cpu::packed::{DEPTH, LANES};
+use crate::cpu::planes::PlaneRow;
+use crate::formats::RESIDUAL_BITS;
+use crate::rounding::rescale;
+
+/// A processor with AVX-512 F, BW, DQ, VL and VNNI.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cpu) struct Avx512(());
+
+impl Avx512 {
+    pub(in crate::cpu) fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni");
+        found.then_some(Self(()))
+    }
+}
+
+impl Simd for Avx512 {
+    const STREAMS: usize = 4;
+    const ROWS: usize = 3;
+
+    fn linear<const P: usize, const T: usize>(
+        self,
+        panels: [Panel<'_>; P],
+        rows: [PlaneRow<'_>; T],
+        out: &mut [[Sixteen; T]; P],
+    ) {
+        // SAFETY: the token proves that the processor has the instructions.
+        unsafe { linear(panels, rows, out) }
+    }
+
+    fn scores<const T: usize>(self, keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
+        // SAFETY: the token proves that the processor has the instructions.
+        unsafe { scores(keys, queries, out) }
+    }
+
+    fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: as above.
+        unsafe { run(f) }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn run<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn linear<const P: usize, const T: usize>(
+    panels: [Panel<'_>; P],
+    rows: [PlaneRow<'_>; T],
+    out: &mut [[Sixteen; T]; P],
+) {
+    let steps = panels[0].blocks.len();
+    assert!(panels.iter().all(|p| p.blocks.len() == steps));
+    assert!(rows.iter().all(|r| r.high.len() == steps * DEPTH && r.low.len() == steps * DEPTH));
+    // What reading w as w + 128 adds is subtracted at the start. Sums wrap around on the way, the results fit.
+    let mut sums: [[[__m512i; 2]; T]; P] = array::from_fn(|_| {
+        array::from_fn(|t| [rows[t].high_sum, rows[t].low_sum].map(|s| _mm512_set1_epi32(s.wrapping_mul(-128))))
+    });
+    for step in 0..steps {
+        // SAFETY: `step` is below the number of blocks of each panel, which are aligned to 64 bytes.
+        let weights: [__m512i; P] =
+            array::from_fn(|p| unsafe { _mm512_load_si512(panels[p].blocks.as_ptr().add(step).cast()) });
+        for t in 0..T {
+            // SAFETY: each row has four bytes for each step.
+            let (high, low) = unsafe {
+                (
+                    rows[t].high.as_ptr().cast::<i32>().add(step).read_unaligned(),
+                    rows[t].low.as_ptr().cast::<i32>().add(step).read_unaligned(),
+                )
+            };
+            let (high, low) = (_mm512_set1_epi32(high), _mm512_set1_epi32(low));
+            for p in 0..P {
+                sums[p][t][0] = _mm512_dpbusd_epi32(sums[p][t][0], weights[p], high);
+                sums[p][t][1] = _mm512_dpbusd_epi32(sums[p][t][1], weights[p], low);
+            }
+        }
+    }
+    for p in 0..P {
+        let scales = panels[p].scales;
+        // SAFETY: both are arrays of sixteen, aligned to 64 bytes.
+        let (mantissas, exponents) = unsafe {
+            (
+                _mm512_load_si512(scales.mantissas.as_ptr().cast()),
+                _mm512_load_si512(scales.exponents.as_ptr().cast()),
+            )
+        };
+        for t in 0..T {
+            let base = _mm512_set1_epi32(rows[t].exponent + RESIDUAL_BITS as i32);
+            let exponents = _mm512_add_epi32(exponents, base);
+            out[p][t] = requantise(sums[p][t], mantissas, exponents);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn scores<const T: usize>(keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
+    let pairs = queries[0].high.len() / 2;
+    let sixteens = keys.exponents.len();
+    assert!(keys.blocks.len() == sixteens * pairs && out.iter().all(|out| out.len() == sixteens));
+    assert!(queries.iter().all(|q| q.high.len() == 2 * pairs && q.low.len() == 2 * pairs));
+    let mantissas = _mm512_set1_epi32(keys.mantissa as i32);
+    for sixteen in 0..sixteens {
+        let mut sums = [[_mm512_setzero_si512(); 2]; T];
+        for pair in 0..pairs {
+            // SAFETY: below the number of blocks, which are aligned to 64 bytes.
+            let keys = unsafe { _mm512_load_si512(keys.blocks.as_ptr().add(sixteen * pairs + pair).cast()) };
+            for t in 0..T {
+                // SAFETY: each query has two values for each pair.
+                let (high, low) = unsafe {
+                    (
+                        queries[t].high.as_ptr().cast::<i32>().add(pair).read_unaligned(),
+                        queries[t].low.as_ptr().cast::<i32>().add(pair).read_unaligned(),
+                    )
+                };
+                sums[t][0] = _mm512_dpwssd_epi32(sums[t][0], keys, _mm512_set1_epi32(high));
+                sums[t][1] = _mm512_dpwssd_epi32(sums[t][1], keys, _mm512_set1_epi32(low));
+            }
+        }
+        // SAFETY: an array of sixteen.
+        let exponents = unsafe { _mm512_loadu_si512(keys.exponents[sixteen].as_ptr().cast()) };
+        for t in 0..T {
+            let exponents = _mm512_add_epi32(exponents, _mm512_set1_epi32(queries[t].exponent));
+            out[t][sixteen] = requantise(sums[t], mantissas, exponents);
+        }
+    }
+}
+
+/// `rescale(256 * high + low, mantissa, exponent)` for each lane.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn requantise([high, low]: [__m512i; 2], mantissas: __m512i, exponents: __m512i) -> Sixteen {
+    let shifts = _mm512_sub_epi32(_mm512_setzero_si512(), exponents);
+    if _mm512_movepi32_mask(shifts) != 0 {
+        return left_shifts(lanes(high), lanes(low), lanes(mantissas), lanes(exponents));
+    }
+    let half = |i: usize, v: __m512i| if i == 0 { _mm512_castsi512_si256(v) } else { _mm512_extracti64x4_epi64::<1>(v) };
+    let one = _mm512_set1_epi64(1);
+    let limit = _mm512_set1_epi64(i64::from(i32::MAX));
+    let mut out = [0; LANES];
+    for i in 0..2 {
+        let wide = |v: __m512i| _mm512_cvtepi32_epi64(half(i, v));
+        let (mantissas, shifts) = (wide(mantissas), wide(shifts));
+        let (high, low) = (_mm512_mul_epi32(wide(high), mantissas), _mm512_mul_epi32(wide(low), mantissas));
+        let product = _mm512_add_epi64(_mm512_slli_epi64::<8>(high), low);
+        // A shift of zero has no half: 1 << (0 - 1) is zero here, as are all counts past 63.
+        let step = _mm512_sllv_epi64(one, _mm512_sub_epi64(shifts, one));
+        let rounded = _mm512_srav_epi64(_mm512_add_epi64(product, step), shifts);
+        let kept = _mm512_cmple_epi64_mask(shifts, _mm512_set1_epi64(62));
+        let rounded = _mm512_maskz_mov_epi64(kept, rounded);
+        let lowest = _mm512_sub_epi64(_mm512_setzero_si512(), limit);
+        let clamped = _mm512_max_epi64(_mm512_min_epi64(rounded, limit), lowest);
+        // SAFETY: eight lanes from lane 0 or 8 of sixteen.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().add(8 * i).cast(), _mm512_cvtepi64_epi32(clamped)) };
+    }
+    out
+}
+
+#[target_feature(enable = "avx512f")]
+fn lanes(v: __m512i) -> Sixteen {
+    let mut out = [0; LANES];
+    // SAFETY: sixteen lanes of 32 bits.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) };
+    out
+}
+
+/// Some lanes scale up: only tiny models with huge scales do.
+#[cold]
+fn left_shifts(high: Sixteen, low: Sixteen, mantissas: Sixteen, exponents: Sixteen) -> Sixteen {
+    array::from_fn(|i| rescale(256 * i64::from(high[i]) + i64::from(low[i]), mantissas[i] as u32, exponents[i]))
+}

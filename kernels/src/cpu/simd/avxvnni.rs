@@ -1,0 +1,141 @@
+//! VNNI on 256-bit registers: AVX-VNNI, or AVX-512 VL with VNNI on processors that prefer narrow registers.
+
+use core::arch::x86_64::*;
+use core::array;
+
+use super::portable;
+use super::{Keys, Panel, QueryRow, Simd, Sixteen};
+use crate::cpu::packed::{DEPTH, LANES};
+use crate::cpu::planes::PlaneRow;
+use crate::formats::RESIDUAL_BITS;
+use crate::rounding::rescale;
+
+/// Instantiates the kernels for one encoding of `vpdpbusd`.
+macro_rules! encoding {
+    ($(#[$doc:meta])* $token:ident, $module:ident, $features:literal, [$($feature:tt),*], $dot:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub(in crate::cpu) struct $token(());
+
+        impl $token {
+            pub(in crate::cpu) fn detect() -> Option<Self> {
+                ($(is_x86_feature_detected!($feature))&&*).then_some(Self(()))
+            }
+        }
+
+        impl Simd for $token {
+            const STREAMS: usize = 1;
+            const ROWS: usize = 3;
+
+            fn linear<const P: usize, const T: usize>(
+                self,
+                panels: [Panel<'_>; P],
+                rows: [PlaneRow<'_>; T],
+                out: &mut [[Sixteen; T]; P],
+            ) {
+                // SAFETY: the token proves that the processor has the instructions.
+                unsafe { $module::linear(panels, rows, out) }
+            }
+
+            fn scores<const T: usize>(
+                self,
+                keys: Keys<'_>,
+                queries: [QueryRow<'_>; T],
+                out: [&mut [Sixteen]; T],
+            ) {
+                // SAFETY: the token proves that the processor has the instructions.
+                unsafe { $module::scores(keys, queries, out) }
+            }
+
+            fn run<R>(self, f: impl FnOnce() -> R) -> R {
+                // SAFETY: as above.
+                unsafe { $module::run(f) }
+            }
+        }
+
+        mod $module {
+            use super::*;
+
+            #[target_feature(enable = $features)]
+            pub(super) fn run<R>(f: impl FnOnce() -> R) -> R {
+                f()
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn linear<const P: usize, const T: usize>(
+                panels: [Panel<'_>; P],
+                rows: [PlaneRow<'_>; T],
+                out: &mut [[Sixteen; T]; P],
+            ) {
+                let steps = panels[0].blocks.len();
+                assert!(panels.iter().all(|p| p.blocks.len() == steps));
+                assert!(rows.iter().all(|r| r.high.len() == steps * DEPTH && r.low.len() == steps * DEPTH));
+                // What reading w as w + 128 adds is subtracted at the start. Sums wrap around on the way, the results fit.
+                let start = |sum: i32| [_mm256_set1_epi32(sum.wrapping_mul(-128)); 2];
+                let mut sums: [[[[__m256i; 2]; 2]; T]; P] =
+                    array::from_fn(|_| array::from_fn(|t| [start(rows[t].high_sum), start(rows[t].low_sum)]));
+                for step in 0..steps {
+                    for p in 0..P {
+                        for half in 0..2 {
+                            // SAFETY: `step` is below the number of blocks of each panel, of 64 aligned bytes.
+                            let weights = unsafe {
+                                _mm256_load_si256(panels[p].blocks.as_ptr().add(step).cast::<__m256i>().add(half))
+                            };
+                            for t in 0..T {
+                                // SAFETY: each row has four bytes for each step.
+                                let (high, low) = unsafe {
+                                    (
+                                        rows[t].high.as_ptr().cast::<i32>().add(step).read_unaligned(),
+                                        rows[t].low.as_ptr().cast::<i32>().add(step).read_unaligned(),
+                                    )
+                                };
+                                let [sum_high, sum_low] = &mut sums[p][t];
+                                sum_high[half] = $dot(sum_high[half], weights, _mm256_set1_epi32(high));
+                                sum_low[half] = $dot(sum_low[half], weights, _mm256_set1_epi32(low));
+                            }
+                        }
+                    }
+                }
+                for p in 0..P {
+                    let scales = panels[p].scales;
+                    for t in 0..T {
+                        let [high, low] = sums[p][t].map(|sums| lanes(sums));
+                        out[p][t] = array::from_fn(|i| {
+                            let exponent = rows[t].exponent + scales.exponents[i] + RESIDUAL_BITS as i32;
+                            let sum = 256 * i64::from(high[i]) + i64::from(low[i]);
+                            rescale(sum, scales.mantissas[i] as u32, exponent)
+                        });
+                    }
+                }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) fn scores<const T: usize>(
+                keys: Keys<'_>,
+                queries: [QueryRow<'_>; T],
+                out: [&mut [Sixteen]; T],
+            ) {
+                portable::scores(keys, queries, out);
+            }
+
+            #[target_feature(enable = $features)]
+            fn lanes(sums: [__m256i; 2]) -> Sixteen {
+                let mut out = [0; LANES];
+                for half in 0..2 {
+                    // SAFETY: eight lanes from lane 0 or 8 of sixteen.
+                    unsafe { _mm256_storeu_si256(out.as_mut_ptr().add(8 * half).cast(), sums[half]) };
+                }
+                out
+            }
+        }
+    };
+}
+
+encoding! {
+    /// A processor with AVX2 and AVX-VNNI.
+    AvxVnni, vex, "avx2,avxvnni", ["avx2", "avxvnni"], _mm256_dpbusd_avx_epi32
+}
+encoding! {
+    /// A processor with AVX2, AVX-512 VL and VNNI: the same kernels in another encoding.
+    Avx512Vl, evex, "avx2,avx512vl,avx512vnni", ["avx2", "avx512vl", "avx512vnni"], _mm256_dpbusd_epi32
+}

@@ -1,0 +1,93 @@
+//! Plain loops, for processors without an implementation of their own.
+
+use super::{Keys, Panel, QueryRow, Simd, Sixteen};
+use crate::cpu::packed::{DEPTH, LANES};
+use crate::cpu::planes::PlaneRow;
+use crate::formats::RESIDUAL_BITS;
+use crate::rounding::rescale;
+
+/// No particular instructions.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cpu) struct Portable;
+
+/// Blocks of which the sums of four products each fit an `i32`: `64 * 4 * 255 * 32,512 < 2^31`.
+const BLOCKS: usize = 64;
+
+impl Simd for Portable {
+    const STREAMS: usize = 1;
+    const ROWS: usize = 1;
+
+    fn linear<const P: usize, const T: usize>(
+        self,
+        panels: [Panel<'_>; P],
+        rows: [PlaneRow<'_>; T],
+        out: &mut [[Sixteen; T]; P],
+    ) {
+        for (panel, out) in panels.iter().zip(out) {
+            for (row, out) in rows.iter().zip(out) {
+                let mut sums = [0i64; LANES];
+                for (blocks, values) in panel.blocks.chunks(BLOCKS).zip(row.values.chunks(BLOCKS * DEPTH)) {
+                    let mut some = [0i32; LANES];
+                    for (block, values) in blocks.iter().zip(values.chunks_exact(DEPTH)) {
+                        for (sum, weights) in some.iter_mut().zip(block.0.chunks_exact(DEPTH)) {
+                            for (&weight, &value) in weights.iter().zip(values) {
+                                *sum += i32::from(weight) * i32::from(value);
+                            }
+                        }
+                    }
+                    for (sum, some) in sums.iter_mut().zip(some) {
+                        *sum += i64::from(some);
+                    }
+                }
+                *out = requantise(sums, row, panel);
+            }
+        }
+    }
+
+    fn scores<const T: usize>(self, keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
+        scores(keys, queries, out);
+    }
+
+    #[inline(always)]
+    fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+}
+
+/// Sums of `(w + 128) a` to Q16.
+#[inline(always)]
+pub(super) fn requantise(mut sums: [i64; LANES], row: &PlaneRow<'_>, panel: &Panel<'_>) -> Sixteen {
+    let excess = 128 * (256 * i64::from(row.high_sum) + i64::from(row.low_sum));
+    let mut out = [0; LANES];
+    for lane in 0..LANES {
+        sums[lane] -= excess;
+        let exponent = row.exponent + panel.scales.exponents[lane] + RESIDUAL_BITS as i32;
+        out[lane] = rescale(sums[lane], panel.scales.mantissas[lane] as u32, exponent);
+    }
+    out
+}
+
+/// Scores by plain loops.
+#[inline(always)]
+pub(super) fn scores<const T: usize>(
+    keys: Keys<'_>,
+    queries: [QueryRow<'_>; T],
+    out: [&mut [Sixteen]; T],
+) {
+    for (query, out) in queries.iter().zip(out) {
+        let pairs = query.high.len() / 2;
+        for ((blocks, exponents), out) in keys.blocks.chunks_exact(pairs).zip(keys.exponents).zip(out) {
+            let (mut high, mut low) = ([0i32; LANES], [0i32; LANES]);
+            for ((block, h), l) in blocks.iter().zip(query.high.chunks_exact(2)).zip(query.low.chunks_exact(2)) {
+                for (lane, key) in block.0.iter().enumerate() {
+                    high[lane] += i32::from(key[0]) * i32::from(h[0]) + i32::from(key[1]) * i32::from(h[1]);
+                    low[lane] += i32::from(key[0]) * i32::from(l[0]) + i32::from(key[1]) * i32::from(l[1]);
+                }
+            }
+            for lane in 0..LANES {
+                let sum = 256 * i64::from(high[lane]) + i64::from(low[lane]);
+                out[lane] = rescale(sum, keys.mantissa, query.exponent + exponents[lane]);
+            }
+        }
+    }
+}
