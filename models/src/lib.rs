@@ -13,6 +13,7 @@
 //! | [`tokenizer`] | text as bytes to tokens and back, without prompt injection |
 //! | [`import`] | checkpoints to bundles, bit for bit the same everywhere |
 //! | [`mod@reference`] | the original checkpoint in floats, for evaluation only |
+//! | [`synthetic`] | random weights in well-known shapes, to measure with |
 //! | [`eval`] | perplexity, divergence and agreement of fixed point and float |
 #![deny(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
@@ -25,6 +26,7 @@ pub mod fixture;
 pub mod graph;
 pub mod import;
 pub mod reference;
+pub mod synthetic;
 pub mod tokenizer;
 
 pub use bundle::{Bundle, BundleError, Manifest, Matrix};

@@ -2,6 +2,7 @@
 
 mod evm;
 mod gas;
+mod model;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,8 @@ pub enum Bench {
     Gas(gas::Gas),
     /// How fast contracts execute, fused and not, next to revm.
     Evm(evm::Evm),
+    /// Tokens per second.
+    Model(model::Model),
 }
 
 impl Bench {
@@ -24,6 +27,7 @@ impl Bench {
     pub fn run(self, global: &Global, report: Report) -> anyhow::Result<ExitCode> {
         match self {
             Self::Gas(command) => command.run(global, report),
+            Self::Model(command) => command.run(global, report),
             Self::Evm(command) => {
                 global.without_chain("bench evm")?;
                 command.run(report)

@@ -4,10 +4,10 @@
 //! [id](Bundle::id) names.
 
 mod error;
-mod manifest;
+pub(crate) mod manifest;
 mod mapping;
 pub mod merkle;
-mod tensors;
+pub(crate) mod tensors;
 mod write;
 
 use std::borrow::Cow;

@@ -95,7 +95,7 @@ pub(super) fn generate_batch<B: Backend>(
                 askers.push(sequence);
             }
         }
-        engine.graph.forward(backend, &mut workspace, &tokens, &rows, &mut caches, &wanted)?;
+        backend.enter(|| engine.graph.forward(backend, &mut workspace, &tokens, &rows, &mut caches, &wanted))?;
         if samples.is_empty() {
             continue;
         }

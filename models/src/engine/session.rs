@@ -91,8 +91,8 @@ impl<'a, B: Backend> Session<'a, B> {
                 (false, true) => vec![chunk.len() - 1],
                 (false, false) => Vec::new(),
             };
-            let caches = &mut [&mut self.cache];
-            self.engine.graph.forward(backend, &mut self.workspace, chunk, &rows, caches, &wanted)?;
+            let (graph, workspace, cache) = (&self.engine.graph, &mut self.workspace, &mut self.cache);
+            backend.enter(|| graph.forward(backend, workspace, chunk, &rows, &mut [cache], &wanted))?;
             for i in 0..wanted.len() {
                 let mut row = Vec::new();
                 backend.read_row(self.workspace.logits(), i, &mut row)?;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fixture::{TOKENS, tokenizer_json};
+use crate::synthetic::{TOKENS, tokenizer_json};
 use crate::import::{Options, ProgressBar, Source, convert, tests::stories260k};
 
 fn byte_level() -> Tokenizer {
