@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
 use metis_gpu::DeviceRequest;
+use metis_models::engine::{BackendChoice, Processor};
 
 use crate::commands::{bench, demo, fuse, model, replay, run, selftest, statetest, verify};
 use crate::report::Report;
@@ -30,6 +31,10 @@ pub struct Global {
     /// Threads that inference uses; the results do not depend on it.
     #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
+    /// Instructions that inference on the CPU uses: auto, scalar, avx512, avxvnni, avx512vl, avx2, neon or portable; the results do
+    /// not depend on it.
+    #[arg(long, global = true, default_value_t)]
+    pub backend: BackendChoice,
     /// Device that inference runs on: auto, cpu, cuda or cuda:N.
     #[arg(long, global = true, default_value = "auto")]
     pub device: DeviceRequest,
@@ -39,6 +44,12 @@ pub struct Global {
 }
 
 impl Global {
+    /// The CPU backend that was asked for.
+    pub(crate) fn processor(&self) -> anyhow::Result<Processor> {
+        Processor::new(self.backend, self.threads.into())
+            .with_context(|| format!("--backend {}", self.backend))
+    }
+
     /// Refuses `--chain` for a command that would ignore it.
     pub(crate) fn without_chain(&self, command: &str) -> anyhow::Result<()> {
         ensure!(self.chain.is_none(), "{command} executes without a chain configuration: leave out --chain");

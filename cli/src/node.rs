@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use alloy_primitives::B256;
 use anyhow::{Context, bail, ensure};
-use metis_kernels::Scalar;
 use metis_models::Bundle;
-use metis_models::engine::{Engine, InferenceModel};
+use metis_models::engine::{InferenceModel, Processor};
 use metis_precompiles::{ChainConfig, Inference, MetisPrecompiles, ModelEntry, ModelSet};
 use metis_vm::{EvmBuilder, EvmConfig, State, Vm, fork};
 
@@ -29,7 +28,7 @@ impl Node {
             Some(path) => ChainConfig::load(path, embedded)?,
             None => ChainConfig::embedded(embedded),
         };
-        Self::with_config(config, global.threads.into())
+        Self::with_config(config, &global.processor()?)
     }
 
     /// The chain of a record: its configuration as it was written down. A model's bundle is looked for where the record says,
@@ -47,15 +46,16 @@ impl Node {
                 }
             }
         }
-        Self::with_config(config, global.threads.into())
+        Self::with_config(config, &global.processor()?)
     }
 
     /// A chain with this configuration. Every active model is loaded now: a node that lacks one does not start.
-    pub fn with_config(config: ChainConfig, threads: usize) -> anyhow::Result<Self> {
+    pub fn with_config(config: ChainConfig, processor: &Processor) -> anyhow::Result<Self> {
         let fork = fork::parse(&config.fork)?;
-        let backend = Arc::new(Scalar::with_threads(threads)?);
+        processor.selftest().with_context(|| format!("backend {}", processor.name()))?;
+        let processor = processor.clone();
         let models = ModelSet::new(&config).with_loader(move |entry| {
-            load(entry, Arc::clone(&backend)).map_err(|error| format!("{error:#}"))
+            load(entry, &processor).map_err(|error| format!("{error:#}"))
         });
         models.load_all()?;
         let evm = EvmConfig {
@@ -107,7 +107,7 @@ pub fn embedded_bundle() -> anyhow::Result<Bundle> {
     metis_default_model::bundle().context("the embedded model")
 }
 
-fn load(entry: &ModelEntry, backend: Arc<Scalar>) -> anyhow::Result<Arc<dyn InferenceModel>> {
+fn load(entry: &ModelEntry, processor: &Processor) -> anyhow::Result<Arc<dyn InferenceModel>> {
     let bundle = match &entry.path {
         Some(path) => Bundle::open(path).with_context(|| format!("bundle {}", path.display()))?,
         None => {
@@ -120,5 +120,5 @@ fn load(entry: &ModelEntry, backend: Arc<Scalar>) -> anyhow::Result<Arc<dyn Infe
             bundle
         }
     };
-    Ok(Arc::new(Engine::load(&bundle, backend)?))
+    Ok(processor.load(&bundle)?)
 }

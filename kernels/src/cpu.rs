@@ -9,6 +9,7 @@ mod isa;
 mod linear;
 mod packed;
 mod planes;
+mod rows;
 mod shared;
 mod simd;
 
@@ -25,7 +26,7 @@ use crate::buffers::Residual;
 use crate::formats::{RESIDUAL_BITS, TokenId};
 use crate::pool::Pool;
 use crate::rounding::{rescale, saturate32};
-use crate::scalar::{Norm, RopeTable, rmsnorm_row, rotate_head, silu_gate_row};
+use crate::scalar::{Norm, RopeTable, rmsnorm_row, rotate_head};
 
 /// The CPU backend.
 #[derive(Clone, Debug)]
@@ -124,7 +125,12 @@ impl Backend for Cpu {
     fn rmsnorm(&self, x: &Residual, norm: &Norm, out: &mut Planes) -> Result<(), BackendError> {
         x.expect("rmsnorm", norm.width())?;
         out.start("rmsnorm", x.rows(), x.width())?;
-        out.for_each_row(&self.pool, self.isa, |i, activations| rmsnorm_row(x.row(i), norm, activations));
+        out.for_each_row(&self.pool, self.isa, |i, activations| {
+            self.isa.run(
+                #[inline(always)]
+                || rmsnorm_row(x.row(i), norm, activations),
+            )
+        });
         Ok(())
     }
 
@@ -145,11 +151,14 @@ impl Backend for Cpu {
         x.expect_rows("rope", rows.len())?;
         rope.check(rows, head_dim, x.width())?;
         x.for_each_row(&self.pool, |i, heads| {
-            self.isa.run(|| {
-                for head in heads.chunks_exact_mut(head_dim) {
-                    rotate_head(rope.at(rows[i].position), head);
-                }
-            });
+            self.isa.run(
+                #[inline(always)]
+                || {
+                    for head in heads.chunks_exact_mut(head_dim) {
+                        rotate_head(rope.at(rows[i].position), head);
+                    }
+                },
+            );
         });
         Ok(())
     }
@@ -172,7 +181,12 @@ impl Backend for Cpu {
         up.expect_rows("silu_gate", gate.rows())?;
         out.start("silu_gate", gate.rows(), gate.width())?;
         out.for_each_row(&self.pool, self.isa, |i, activations| {
-            silu_gate_row(gate.row(i), up.row(i), activations)
+            rows::with_buffer(gate.width(), |silu| {
+                self.isa.run(
+                    #[inline(always)]
+                    || rows::silu_gate_row(gate.row(i), up.row(i), silu, activations),
+                )
+            })
         });
         Ok(())
     }
@@ -182,11 +196,14 @@ impl Backend for Cpu {
         y.expect_rows("add", x.rows())?;
         for i in 0..x.rows() {
             let (x, y) = (x.row_mut(i), y.row(i));
-            self.isa.run(|| {
-                for (x, &y) in x.iter_mut().zip(y) {
-                    *x = saturate32(i64::from(*x) + i64::from(y));
-                }
-            });
+            self.isa.run(
+                #[inline(always)]
+                || {
+                    for (x, &y) in x.iter_mut().zip(y) {
+                        *x = saturate32(i64::from(*x) + i64::from(y));
+                    }
+                },
+            );
         }
         Ok(())
     }

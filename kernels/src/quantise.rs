@@ -6,7 +6,7 @@ use crate::rounding::{round_div, shift_by};
 /// The shift `s` for which `round(max * 2^-s)` is as large as it can be within [`ACTIVATION_LIMIT`].
 ///
 /// May be negative. Zero for `max == 0`. `max < 2^62`.
-#[inline]
+#[inline(always)]
 pub const fn activation_shift(max: u64) -> i32 {
     if max == 0 {
         return 0;
@@ -20,7 +20,7 @@ pub const fn activation_shift(max: u64) -> i32 {
 /// `values[i] * 2^-fractional_bits ~ out[i] * 2^e`.
 ///
 /// `values` and `out` have the same length; `|values[i]| < 2^62`.
-#[inline]
+#[inline(always)]
 pub fn quantise(values: &[i64], fractional_bits: u32, out: &mut [i16]) -> i32 {
     debug_assert_eq!(values.len(), out.len());
     let max = values.iter().fold(0u64, |max, v| max.max(v.unsigned_abs()));
@@ -32,7 +32,7 @@ pub fn quantise(values: &[i64], fractional_bits: u32, out: &mut [i16]) -> i32 {
 }
 
 /// Quantises a row of Q16 numbers: [`quantise`] without the widening copy.
-#[inline]
+#[inline(always)]
 pub fn quantise_q16(values: &[i32], out: &mut [i16]) -> i32 {
     debug_assert_eq!(values.len(), out.len());
     let max = values.iter().fold(0u64, |max, v| max.max(u64::from(v.unsigned_abs())));
@@ -46,7 +46,7 @@ pub fn quantise_q16(values: &[i32], out: &mut [i16]) -> i32 {
 /// Quantises a value head to int8 relative to its own largest magnitude, which is returned (Q16).
 ///
 /// `values[i] ~ out[i] * max / 127`.
-#[inline]
+#[inline(always)]
 pub fn quantise_value_head(values: &[i32], out: &mut [i8]) -> u32 {
     debug_assert_eq!(values.len(), out.len());
     let max = values.iter().fold(0u32, |max, v| max.max(v.unsigned_abs()));

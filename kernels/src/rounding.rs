@@ -6,7 +6,7 @@ use crate::formats::{MANTISSA_BITS, Scale};
 ///
 /// Exact for every `x` with `|x| <= 2^62` and every shift (from 63 on the result is zero), and for any `x` that leaves room for
 /// half a step when the shift is at most 32.
-#[inline]
+#[inline(always)]
 pub const fn round_shift(x: i64, shift: u32) -> i64 {
     debug_assert!(shift <= 32 || x.unsigned_abs() <= 1 << 62);
     if shift == 0 {
@@ -21,20 +21,23 @@ pub const fn round_shift(x: i64, shift: u32) -> i64 {
 /// `x * 2^-shift` for a shift of either sign: [`round_shift`] when positive, an exact left shift otherwise.
 ///
 /// The caller guarantees that a left shift does not leave `i64`.
-#[inline]
+#[inline(always)]
 pub const fn shift_by(x: i64, shift: i32) -> i64 {
     if shift >= 0 { round_shift(x, shift as u32) } else { x << -shift }
 }
 
 /// `floor((2n + d) / 2d)`: the quotient to nearest, ties toward plus infinity. `d` is positive.
-#[inline]
+#[inline(always)]
 pub const fn round_div(n: i64, d: i64) -> i64 {
     debug_assert!(d > 0);
+    if n.unsigned_abs() < 1 << 61 && d < 1 << 61 {
+        return (2 * n + d).div_euclid(2 * d);
+    }
     (2 * n as i128 + d as i128).div_euclid(2 * d as i128) as i64
 }
 
 /// Saturation to `+-(2^31 - 1)`.
-#[inline]
+#[inline(always)]
 pub const fn saturate32(x: i64) -> i32 {
     const LIMIT: i64 = i32::MAX as i64;
     if x > LIMIT {
@@ -49,7 +52,7 @@ pub const fn saturate32(x: i64) -> i32 {
 /// `saturate32(round(acc * mantissa * 2^exponent))`: the requantisation of every accumulator.
 ///
 /// Needs `|acc| <= 2^39`, which the shape bounds guarantee; then `acc * mantissa` stays within `2^62`.
-#[inline]
+#[inline(always)]
 pub const fn rescale(acc: i64, mantissa: u32, exponent: i32) -> i32 {
     debug_assert!(acc.unsigned_abs() <= 1 << 39 && mantissa >> MANTISSA_BITS == 0);
     let product = acc * mantissa as i64;

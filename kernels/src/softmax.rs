@@ -13,19 +13,19 @@ pub const fn attention_scale(head_dim: usize) -> Scale {
 }
 
 /// A score in log2 units, Q16: the dot product of a query and a key head with their exponents.
-#[inline]
+#[inline(always)]
 pub const fn score(dot: i64, exponents: i32, scale: Scale) -> i32 {
     rescale(dot, scale.mantissa(), exponents + scale.exponent() + 16)
 }
 
 /// The weight `2^(score - max)` in Q30.
-#[inline]
+#[inline(always)]
 pub fn weight(score: i32, max: i32) -> u32 {
     exp2_neg((i64::from(max) - i64::from(score)) as u64)
 }
 
 /// `1 / (127 * sum)` for a sum of Q30 weights that contains a weight of one: the factor that ends an attention head.
-#[inline]
+#[inline(always)]
 pub const fn normaliser(sum: u64) -> Scale {
     let d = round_shift((BYTE_LIMIT as u64 * sum) as i64, 14) as u64;
     let r = reciprocal(d);

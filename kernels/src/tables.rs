@@ -83,7 +83,7 @@ const fn sigmoid_table() -> [i32; SIGMOID_STEPS + 1] {
 }
 
 /// `2^-delta` for `delta >= 0` in Q16, as a Q30 number: 257 entries, linear interpolation, a rounding shift for whole octaves.
-#[inline]
+#[inline(always)]
 pub fn exp2_neg(delta_q16: u64) -> u32 {
     // In 32 bits and without branches, so that loops over it become vector loops: `2^30 (1 - 2^(-1/256)) 255 < 2^31`.
     let delta = delta_q16.min(32 << 16) as u32;
@@ -95,7 +95,7 @@ pub fn exp2_neg(delta_q16: u64) -> u32 {
 }
 
 /// `sigmoid(x)` for `x` in Q16, as a Q30 number: 2,049 entries, linear interpolation; 0 below -16 and 1 from 16 on.
-#[inline]
+#[inline(always)]
 pub fn sigmoid(x_q16: i32) -> i32 {
     // As above: `2^30 / 256 * 1,023 + 512 < 2^32`, as the steepest step of 1/64 rises by less than 1/256.
     const SPAN: i32 = (2 * SIGMOID_RANGE as i32) << 16;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::bundle::BundleParts;
 use crate::import::{ImportError, Options, ProgressBar, Source, convert};
-use crate::synthetic::{TOKENS, splitmix64, tokenizer_json};
+use crate::synthetic::{splitmix64, tokenizer_json};
 
 /// The shape of a fixture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Fixture {
     pub seed: u64,
     /// Whether the embedding is the head.
     pub tied: bool,
-    /// Number of tokens: at least [`TOKENS`].
+    /// Number of tokens: at least [`TOKENS`](crate::synthetic::TOKENS).
     pub vocabulary: usize,
     /// Width.
     pub hidden: usize,

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
-use metis_kernels::Scalar;
-use metis_kernels::golden::{SelfTestReport, check_functions, selftest};
+use metis_kernels::CpuKind;
+use metis_kernels::golden::{SelfTestReport, check_functions};
+use metis_models::engine::{BackendChoice, Processor};
 use serde::Serialize;
 
 use crate::cli::Global;
@@ -42,14 +43,19 @@ impl Selftest {
         let mut thread_counts = vec![1, usize::from(global.threads).max(2)];
         thread_counts.dedup();
         let mut backends = Vec::new();
-        for threads in thread_counts {
-            let backend = Scalar::with_threads(threads)?;
-            let (digest, cases, error) = match selftest(&backend) {
-                Ok(SelfTestReport { cases, digest }) => (Some(digest.to_string()), Some(cases), None),
-                Err(error) => (None, None, Some(error.to_string())),
-            };
-            let name = format!("scalar, {threads} thread{}", if threads == 1 { "" } else { "s" });
-            backends.push(Line { name, digest, cases, error, unavailable: None });
+        let choices = CpuKind::ALL.into_iter().map(BackendChoice::Kind);
+        for choice in std::iter::once(BackendChoice::Scalar).chain(choices) {
+            for &threads in &thread_counts {
+                let name = format!("{choice}, {threads} thread{}", if threads == 1 { "" } else { "s" });
+                let line = Line { name, digest: None, cases: None, error: None, unavailable: None };
+                backends.push(match Processor::new(choice, threads).map(|processor| processor.selftest()) {
+                    Ok(Ok(SelfTestReport { cases, digest })) => {
+                        Line { digest: Some(digest.to_string()), cases: Some(cases), ..line }
+                    }
+                    Ok(Err(error)) => Line { error: Some(error.to_string()), ..line },
+                    Err(error) => Line { unavailable: Some(error.to_string()), ..line },
+                });
+            }
         }
         let unavailable = Some("this build has no CUDA backend".to_owned());
         backends.push(Line { name: "cuda".into(), digest: None, cases: None, error: None, unavailable });

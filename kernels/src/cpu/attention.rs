@@ -69,7 +69,10 @@ pub(super) fn attention(
         let query = &q.row(row)[kv_head * group..][..group];
         SCRATCH.with_borrow_mut(|scratch| {
             let job = Job { head: cache.head(layer, kv_head), cache, position };
-            with_simd!(isa, simd => simd.run(|| job.group(simd, scratch, query, heads)));
+            with_simd!(isa, simd => simd.run(
+                #[inline(always)]
+                || job.group(simd, scratch, query, heads),
+            ));
         });
     };
     let work: usize = rows.iter().map(|row| (row.position + 1) * shape.query_width()).sum();
@@ -79,7 +82,12 @@ pub(super) fn attention(
     } else {
         heads.chunks_exact_mut(group).enumerate().for_each(one);
     }
-    out.for_each_scratch_row(pool, isa, |heads, activations| quantise_q16(heads, activations));
+    out.for_each_scratch_row(pool, isa, |heads, activations| {
+        isa.run(
+            #[inline(always)]
+            || quantise_q16(heads, activations),
+        )
+    });
     Ok(())
 }
 

@@ -166,14 +166,12 @@ impl Planes {
     ) {
         let (padded, width, rows) = (self.padded(), self.width, self.rows);
         let one = |i: usize, values: &mut [i16], high: &mut [i8], low: &mut [i8], head: &mut Head| {
-            isa.run(
+            let exponent = f(i, &mut values[..width]);
+            let (high_sum, low_sum) = isa.run(
                 #[inline(always)]
-                || {
-                    let exponent = f(i, &mut values[..width]);
-                    let (high_sum, low_sum) = split(values, high, low);
-                    *head = Head { exponent, high_sum, low_sum };
-                },
+                || split(values, high, low),
             );
+            *head = Head { exponent, high_sum, low_sum };
         };
         let values = &mut self.values[..rows * padded];
         let (high, low) = (&mut self.high[..rows * padded], &mut self.low[..rows * padded]);

@@ -38,6 +38,7 @@ impl Norm {
 /// Normalises one row, applies the gains and quantises; returns the exponent of the activations.
 ///
 /// `x` and `out` are as wide as the norm.
+#[inline(always)]
 pub fn rmsnorm_row(x: &[i32], norm: &Norm, out: &mut [i16]) -> i32 {
     let factor = Factor::new(x, norm.epsilon_q32);
     let scaled = |(&x, &gain): (&i32, &i32)| factor.apply(x) * i64::from(gain);
@@ -57,6 +58,7 @@ struct Factor {
 }
 
 impl Factor {
+    #[inline(always)]
     fn new(x: &[i32], epsilon_q32: i64) -> Self {
         let width = x.len() as u64;
         let max = x.iter().fold(0u32, |max, v| max.max(v.unsigned_abs()));
@@ -76,6 +78,7 @@ impl Factor {
         Self { root, shift: pre + half - NORMALISED_BITS }
     }
 
+    #[inline(always)]
     fn apply(&self, x: i32) -> i64 {
         round_shift(i64::from(x) * self.root, self.shift)
     }

@@ -46,6 +46,7 @@ impl RopeTable {
 }
 
 /// Rotates one head in place.
+#[inline(always)]
 pub fn rotate_head(rotations: &[(i32, i32)], head: &mut [i32]) {
     let (low, high) = head.split_at_mut(rotations.len());
     for ((low, high), &(cos, sin)) in low.iter_mut().zip(high).zip(rotations) {

@@ -115,7 +115,7 @@ fn positions(request: &Request) -> usize {
     request.prompt.len().saturating_add(request.max_new).saturating_sub(1).max(1)
 }
 
-fn check<B: Backend>(engine: &Engine<B>, request: &Request) -> Result<(), InferenceError> {
+pub(super) fn check<B: Backend>(engine: &Engine<B>, request: &Request) -> Result<(), InferenceError> {
     request.sampling.check()?;
     if request.prompt.is_empty() {
         return Err(InferenceError::EmptyPrompt);

@@ -4,7 +4,9 @@
 //! questions. Every answer is a function of (bundle, request): neither batch nor chunk nor thread count can change it.
 
 mod generate;
+mod processor;
 mod session;
+mod verify;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -19,7 +21,9 @@ use crate::bundle::{Bundle, BundleError};
 use crate::graph::Llama;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
+pub use processor::{BackendChoice, Processor};
 pub use session::Session;
+pub use verify::{Difference, Step, Verdict};
 
 /// A model that could not be put on a backend.
 #[derive(Debug, Error)]
@@ -118,6 +122,10 @@ pub trait InferenceModel: Send + Sync + Debug {
     fn tokenizer(&self) -> &Tokenizer;
     /// Continues each prompt; the answers do not depend on which requests share the call.
     fn generate_batch(&self, requests: &[Request]) -> Result<Vec<Generation>, InferenceError>;
+    /// Whether `claimed` is the answer to `request`, in passes of many positions: much faster than generating it again.
+    ///
+    /// An answer that the model does not give is a [`Verdict`], whatever it holds; an error means that nothing was checked.
+    fn verify(&self, request: &Request, claimed: &Generation) -> Result<Verdict, InferenceError>;
     /// Q16 logits after each of `tokens` (`[tokens, vocabulary]`).
     fn all_logits(&self, tokens: &[TokenId]) -> Result<Vec<Vec<i32>>, InferenceError>;
     /// Q16 logits after the last of `tokens`.
@@ -194,6 +202,10 @@ impl<B: Backend> InferenceModel for Engine<B> {
 
     fn generate_batch(&self, requests: &[Request]) -> Result<Vec<Generation>, InferenceError> {
         generate::generate_batch(self, requests)
+    }
+
+    fn verify(&self, request: &Request, claimed: &Generation) -> Result<Verdict, InferenceError> {
+        verify::verify(self, request, claimed)
     }
 
     fn all_logits(&self, tokens: &[TokenId]) -> Result<Vec<Vec<i32>>, InferenceError> {

@@ -1,13 +1,11 @@
 //! `metisvm bench model`.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use metis_kernels::{Cpu, Sampling, TokenId};
-use metis_models::engine::{Engine, InferenceModel, Request};
+use metis_kernels::{Sampling, TokenId};
+use metis_models::engine::Request;
 use metis_models::synthetic::Shape;
 use serde::Serialize;
 
@@ -19,8 +17,6 @@ use crate::report::Report;
 pub struct Model {
     #[arg(long, default_value = "smollm2-135m")]
     shape: String,
-    #[arg(long)]
-    backend: Option<metis_kernels::CpuKind>,
 }
 
 #[derive(Serialize)]
@@ -37,12 +33,7 @@ impl Model {
         let bundle = shape.bundle(1024)?.into_bundle()?;
         eprintln!("made in {:?}", start.elapsed());
         let start = Instant::now();
-        let cpu = match self.backend {
-            Some(kind) => Cpu::with_kind(kind, global.threads.into())?,
-            None => Cpu::new(global.threads.into())?,
-        };
-        eprintln!("{:?}", cpu);
-        let engine = Engine::load(&bundle, Arc::new(cpu))?;
+        let engine = global.processor()?.load(&bundle)?;
         eprintln!("loaded in {:?}", start.elapsed());
         drop(bundle);
         let tokens: Vec<TokenId> = (0..512).map(|i| TokenId(i * 17 % 40_000)).collect();

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use metis_kernels::TokenId;
-use metis_models::engine::InferenceModel;
 use metis_models::eval::{EvalReport, evaluate};
 use metis_models::import::Source;
 use metis_models::reference::Reference;

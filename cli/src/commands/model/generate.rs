@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::Args;
 use metis_kernels::{Sampling, TokenId};
-use metis_models::engine::{Finish, InferenceModel, Request};
+use metis_models::engine::{Finish, Request};
 use serde_json::json;
 
 use crate::cli::Global;

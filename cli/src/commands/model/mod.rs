@@ -12,9 +12,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Subcommand;
-use metis_kernels::Scalar;
 use metis_models::Bundle;
-use metis_models::engine::Engine;
+use metis_models::engine::InferenceModel;
 
 use crate::cli::Global;
 use crate::report::Report;
@@ -55,8 +54,7 @@ fn open(path: &Path) -> anyhow::Result<Bundle> {
     Bundle::open(path).with_context(|| format!("bundle {}", path.display()))
 }
 
-fn load(path: &Path, global: &Global) -> anyhow::Result<Engine<Scalar>> {
+fn load(path: &Path, global: &Global) -> anyhow::Result<Arc<dyn InferenceModel>> {
     let bundle = open(path)?;
-    let backend = Arc::new(Scalar::with_threads(global.threads.into())?);
-    Engine::load(&bundle, backend).with_context(|| format!("bundle {}", path.display()))
+    global.processor()?.load(&bundle).with_context(|| format!("bundle {}", path.display()))
 }

@@ -1,0 +1,125 @@
+//! Checking a whole answer in prefill-shaped passes.
+//!
+//! No scale spans two tokens, so the logits after a token are the same whether its successors were fed with it or later. So
+//! prompt and answer can be fed together, many rows a pass, and every position must choose the token that was claimed for it:
+//! each weight is read once per pass instead of once per token.
+
+use metis_kernels::{Backend, Row, SampleRequest, TokenId};
+
+use super::session::CHUNK;
+use super::{Engine, Finish, Generation, InferenceError, Request, generate};
+use crate::graph::Workspace;
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The model gives this answer.
+    Same,
+    /// It does not.
+    Differs(Difference),
+}
+
+/// Where an answer stops being the model's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Index among the chosen tokens, from zero; the one that ends an answer counts.
+    pub position: usize,
+    /// What the model does there.
+    pub expected: Step,
+    /// What was claimed.
+    pub claimed: Step,
+}
+
+/// What happens at a position of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A token is added to the answer.
+    Token(TokenId),
+    /// The answer ends.
+    End(Finish),
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Token(token) => write!(f, "token {token}"),
+            Self::End(finish) => write!(f, "the end ({finish:?})"),
+        }
+    }
+}
+
+/// The step at each position of an answer: its tokens, then its end.
+fn steps(answer: &Generation) -> impl Iterator<Item = Step> + '_ {
+    answer.tokens.iter().copied().map(Step::Token).chain(std::iter::once(Step::End(answer.finish)))
+}
+
+pub(super) fn verify<B: Backend>(
+    engine: &Engine<B>,
+    request: &Request,
+    claimed: &Generation,
+) -> Result<Verdict, InferenceError> {
+    generate::check(engine, request)?;
+    let (backend, manifest) = (&*engine.backend, &engine.manifest);
+    let eos = |token: TokenId| manifest.eos.contains(&token.0);
+    let differs = |position, expected, claimed| Verdict::Differs(Difference { position, expected, claimed });
+
+    // Nothing past the length or outside the vocabulary can be fed; whatever comes first decides.
+    let length = request.max_new;
+    let known = claimed.tokens.iter().take_while(|token| token.index() < manifest.vocabulary).count();
+    let fed = known.min(length.saturating_sub(1));
+    let tokens: Vec<TokenId> = request.prompt.iter().chain(&claimed.tokens[..fed]).copied().collect();
+    let first = request.prompt.len() - 1;
+    // Choices are made after the last token of the prompt and after each that was fed.
+    let choices = if length == 0 { 0 } else { fed + 1 };
+    let mut claims = steps(claimed);
+    let mut position = 0;
+    if choices > 0 {
+        let rows = tokens.len().min(CHUNK);
+        let mut cache = engine.graph.kv_cache(backend, manifest, tokens.len())?;
+        let mut workspace = Workspace::new(backend, manifest, rows, rows.min(choices))?;
+        let (mut samples, mut chosen) = (Vec::new(), Vec::new());
+        for (chunk, fed) in tokens.chunks(CHUNK).enumerate() {
+            let start = chunk * CHUNK;
+            let rows: Vec<Row> =
+                (start..start + fed.len()).map(|position| Row { sequence: 0, position }).collect();
+            let wanted: Vec<usize> = (first.saturating_sub(start).min(fed.len())..fed.len()).collect();
+            backend.enter(|| {
+                engine.graph.forward(backend, &mut workspace, fed, &rows, &mut [&mut cache], &wanted)
+            })?;
+            samples.clear();
+            samples.extend(wanted.iter().enumerate().map(|(row, &at)| SampleRequest {
+                row,
+                sampling: request.sampling,
+                position: (start + at + 1) as u64,
+            }));
+            if samples.is_empty() {
+                continue;
+            }
+            backend.sample(workspace.logits(), &samples, &mut chosen)?;
+            for &token in &chosen {
+                let expected = if eos(token) {
+                    Step::End(Finish::Eos)
+                } else if request.stop.contains(&token) {
+                    Step::End(Finish::Stop)
+                } else {
+                    Step::Token(token)
+                };
+                // An answer has one step more than tokens: there is always a claim to compare with.
+                let Some(claim) = claims.next() else { return Ok(Verdict::Same) };
+                if claim != expected {
+                    return Ok(differs(position, expected, claim));
+                }
+                if matches!(expected, Step::End(_)) {
+                    return Ok(Verdict::Same);
+                }
+                position += 1;
+            }
+        }
+    }
+    // As many tokens as were asked for, each the model's: the answer must end here.
+    let expected = Step::End(Finish::Length);
+    match claims.next() {
+        Some(claim) if claim != expected => Ok(differs(position, expected, claim)),
+        _ => Ok(Verdict::Same),
+    }
+}
