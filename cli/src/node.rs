@@ -1,12 +1,12 @@
 //! A chain on this machine: its configuration, its models, and machines that execute on it.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use alloy_primitives::B256;
 use anyhow::{Context, bail, ensure};
 use metis_models::Bundle;
-use metis_models::engine::{InferenceModel, Processor};
+use metis_models::engine::{Claims, InferenceModel, Processor, Witness, Witnessed};
 use metis_precompiles::{ChainConfig, Inference, MetisPrecompiles, ModelEntry, ModelSet};
 use metis_vm::{EvmBuilder, EvmConfig, State, Vm, fork};
 
@@ -18,6 +18,7 @@ pub struct Node {
     config: ChainConfig,
     evm: EvmConfig,
     inference: Arc<Inference>,
+    witness: Witness,
 }
 
 impl Node {
@@ -28,12 +29,16 @@ impl Node {
             Some(path) => ChainConfig::load(path, embedded)?,
             None => ChainConfig::embedded(embedded),
         };
-        Self::with_config(config, &global.processor()?)
+        Self::with_config(config, &global.processor()?, Witness::Write(Arc::default()))
     }
 
     /// The chain of a record: its configuration as it was written down. A model's bundle is looked for where the record says,
-    /// or where `chain.toml` has it.
-    pub fn from_record(chain: &serde_json::Value, global: &Global) -> anyhow::Result<Self> {
+    /// or where `chain.toml` has it. Answers that are in `claims` are checked instead of generated.
+    pub fn from_record(
+        chain: &serde_json::Value,
+        claims: Arc<Claims>,
+        global: &Global,
+    ) -> anyhow::Result<Self> {
         let embedded = embedded_bundle()?.id();
         let text = toml::to_string(chain).context("the record's chain configuration")?;
         let mut config = ChainConfig::parse(&text, Path::new("the record's chain"), embedded)?;
@@ -46,16 +51,21 @@ impl Node {
                 }
             }
         }
-        Self::with_config(config, &global.processor()?)
+        Self::with_config(config, &global.processor()?, Witness::Check(claims))
     }
 
     /// A chain with this configuration. Every active model is loaded now: a node that lacks one does not start.
-    pub fn with_config(config: ChainConfig, processor: &Processor) -> anyhow::Result<Self> {
+    pub fn with_config(
+        config: ChainConfig,
+        processor: &Processor,
+        witness: Witness,
+    ) -> anyhow::Result<Self> {
         let fork = fork::parse(&config.fork)?;
         processor.selftest().with_context(|| format!("backend {}", processor.name()))?;
-        let processor = processor.clone();
+        let (processor, witness_of_models) = (processor.clone(), witness.clone());
         let models = ModelSet::new(&config).with_loader(move |entry| {
-            load(entry, &processor).map_err(|error| format!("{error:#}"))
+            let model = load(entry, &processor).map_err(|error| format!("{error:#}"))?;
+            Ok(Arc::new(Witnessed::new(model, witness_of_models.clone())))
         });
         models.load_all()?;
         let evm = EvmConfig {
@@ -65,7 +75,14 @@ impl Node {
             ..EvmConfig::default()
         };
         let inference = Arc::new(Inference::new(&config, models));
-        Ok(Self { config, evm, inference })
+        Ok(Self { config, evm, inference, witness })
+    }
+
+    /// What the models have answered so far, as records keep it.
+    pub fn answers(&self) -> anyhow::Result<serde_json::Value> {
+        let Witness::Write(answers) = &self.witness else { return Ok(serde_json::Value::Null) };
+        let answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(if answers.is_empty() { serde_json::Value::Null } else { serde_json::to_value(&*answers)? })
     }
 
     /// The configuration, as records keep it.

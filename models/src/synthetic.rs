@@ -78,6 +78,17 @@ impl Shape {
     }
 }
 
+impl std::str::FromStr for Shape {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|shape| shape.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|shape| shape.name()).collect();
+            format!("unknown shape `{name}`; known: {}", names.join(", "))
+        })
+    }
+}
+
 fn contents(spec: &TensorSpec, manifest: &Manifest, random: &mut u64) -> Vec<u8> {
     let elements: usize = spec.shape.iter().product();
     match spec.content {

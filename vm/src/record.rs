@@ -51,6 +51,10 @@ pub struct Record {
     pub outcomes: Vec<Outcome>,
     /// [`State::digest`] after the last.
     pub post_state_digest: B256,
+    /// What helps to re-execute faster, as the caller describes it: answers of models, which the caller's precompiles check. Opaque to
+    /// this crate, never trusted, `null` where there is nothing.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub answers: serde_json::Value,
 }
 
 impl Record {

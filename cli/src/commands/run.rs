@@ -95,8 +95,9 @@ impl Run {
         let mut tx = Transaction::call(self.from, callee, input).with_value(self.value);
         tx.gas = self.gas;
         let outcome = if self.simulate { recorder.simulate(&tx) } else { recorder.transact(&tx) }?;
-        let (record, vm) = recorder.finish();
+        let (mut record, vm) = recorder.finish();
         if let Some(path) = &self.record {
+            record.answers = node.answers()?;
             std::fs::write(path, record.to_json()?).with_context(|| format!("record {}", path.display()))?;
         }
 

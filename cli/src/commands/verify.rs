@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use metis_models::engine::{Answers, Claims};
 use metis_vm::{Record, VerifyError, fork};
 use serde_json::json;
 
@@ -25,7 +27,10 @@ impl Verify {
         let place = || format!("record {}", self.record.display());
         let text = std::fs::read_to_string(&self.record).with_context(place)?;
         let record = Record::from_json(&text).with_context(place)?;
-        let node = Node::from_record(&record.chain, global)?;
+        let answers: Option<Answers> =
+            serde_json::from_value(record.answers.clone()).with_context(|| format!("{}: `answers`", place()))?;
+        let claims = Arc::new(Claims::new(answers.unwrap_or_default()));
+        let node = Node::from_record(&record.chain, Arc::clone(&claims), global)?;
         let rules = node.rules();
         ensure!(
             rules.fork == record.fork
@@ -60,7 +65,15 @@ impl Verify {
                 report.finish(&value, || format!("NOT identical: {difference}\n"))?;
                 Ok(ExitCode::FAILURE)
             }
-            Err(error) => Err(error).with_context(place),
+            Err(error) => match claims.forged() {
+                Some(forged) => {
+                    let difference = format!("a recorded answer is not the model's: {forged}");
+                    let value = json!({ "identical": false, "difference": difference });
+                    report.finish(&value, || format!("NOT identical: {difference}\n"))?;
+                    Ok(ExitCode::FAILURE)
+                }
+                None => Err(error).with_context(place),
+            },
         }
     }
 }

@@ -3,6 +3,7 @@
 //! [`Engine`] puts a bundle's graph on a [`Backend`]; [`InferenceModel`] is the same without the type parameter, for those who only ask
 //! questions. Every answer is a function of (bundle, request): neither batch nor chunk nor thread count can change it.
 
+mod answers;
 mod generate;
 mod processor;
 mod session;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use alloy_primitives::B256;
 use metis_kernels::softmax::log_probability_q16;
 use metis_kernels::{Backend, BackendError, Sampling, SamplingError, TokenId};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::bundle::Manifest;
@@ -21,6 +23,7 @@ use crate::bundle::{Bundle, BundleError};
 use crate::graph::Llama;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
+pub use answers::{Answers, Claims, Witness, Witnessed};
 pub use processor::{BackendChoice, Processor};
 pub use session::Session;
 pub use verify::{Difference, Step, Verdict};
@@ -67,6 +70,9 @@ pub enum InferenceError {
     /// Sampling parameters out of range.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// An answer that was written down is not the model's.
+    #[error("a recorded answer is not the model's: {0}")]
+    Forged(Difference),
     /// The device failed: fatal for a validator, never another answer.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -86,7 +92,8 @@ pub struct Request {
 }
 
 /// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Finish {
     /// The model ended the sequence.
     Eos,

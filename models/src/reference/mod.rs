@@ -1,6 +1,8 @@
 //! The original checkpoint in floats, through candle's own models: what the fixed-point model is compared with.
 #![allow(clippy::float_arithmetic, reason = "the float side of evaluation; nothing here reaches a block")]
 
+mod quantised;
+
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
@@ -8,6 +10,8 @@ use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, llama2_c};
 use metis_kernels::TokenId;
 use thiserror::Error;
+
+pub use quantised::QuantisedPeer;
 
 use crate::import::{Checkpoint, Hyperparameters, ImportError, RotaryPairs, Source};
 

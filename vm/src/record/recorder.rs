@@ -33,6 +33,7 @@ impl<P: Precompiles> Recorder<P> {
             transactions: Vec::new(),
             outcomes: Vec::new(),
             post_state_digest: B256::ZERO,
+            answers: serde_json::Value::Null,
         };
         Self { vm, record }
     }

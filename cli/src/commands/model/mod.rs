@@ -47,7 +47,7 @@ impl Model {
 }
 
 /// The bundle at a path; `default` is the embedded model.
-fn open(path: &Path) -> anyhow::Result<Bundle> {
+pub(crate) fn open(path: &Path) -> anyhow::Result<Bundle> {
     if path.as_os_str() == "default" && !path.exists() {
         return metis_default_model::bundle().context("the embedded model");
     }

@@ -55,6 +55,7 @@ fn run<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+#[allow(clippy::needless_range_loop, reason = "indices are registers")]
 #[target_feature(enable = "avx2")]
 fn linear<const T: usize>(panel: &Panel<'_>, rows: [PlaneRow<'_>; T], out: &mut [Sixteen; T]) {
     let steps = panel.blocks.len();

@@ -103,6 +103,7 @@ fn linear<const P: usize, const T: usize>(
     }
 }
 
+#[allow(clippy::needless_range_loop, reason = "one index for blocks, exponents and results")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn scores<const T: usize>(keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
     let pairs = queries[0].high.len() / 2;
