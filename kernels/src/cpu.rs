@@ -8,12 +8,15 @@ mod cache;
 mod isa;
 mod linear;
 mod packed;
+mod pages;
 mod planes;
 mod rows;
 mod shared;
 mod simd;
 
 use isa::{Isa, with_simd};
+use pages::Pages;
+use simd::Simd as _;
 
 
 pub use cache::PackedCache;
@@ -34,6 +37,7 @@ pub struct Cpu {
     kind: CpuKind,
     isa: Isa,
     pool: Pool,
+    pages: Pages,
 }
 
 impl Cpu {
@@ -49,7 +53,7 @@ impl Cpu {
             device: kind.name().into(),
             reason: "this processor does not have the instructions".into(),
         })?;
-        Ok(Self { kind, isa, pool: Pool::new(threads)? })
+        Ok(Self { kind, isa, pool: Pool::new(threads)?, pages: Pages::default() })
     }
 
     /// How many threads work.
@@ -80,7 +84,7 @@ impl Backend for Cpu {
     }
 
     fn load_linear(&self, weights: LinearWeights<'_>) -> Result<PackedLinear, BackendError> {
-        Ok(PackedLinear::new(weights)?)
+        PackedLinear::new(weights, &self.pages)
     }
 
     fn load_norm(&self, weights: NormWeights<'_>) -> Result<Norm, BackendError> {
@@ -182,9 +186,10 @@ impl Backend for Cpu {
         out.start("silu_gate", gate.rows(), gate.width())?;
         out.for_each_row(&self.pool, self.isa, |i, activations| {
             rows::with_buffer(gate.width(), |silu| {
+                with_simd!(self.isa, simd => simd.silu(gate.row(i), silu));
                 self.isa.run(
                     #[inline(always)]
-                    || rows::silu_gate_row(gate.row(i), up.row(i), silu, activations),
+                    || rows::gate_row(silu, up.row(i), activations),
                 )
             })
         });

@@ -16,7 +16,7 @@ use crate::formats::RESIDUAL_BITS;
 use crate::pool::Pool;
 use crate::quantise::{activation_shift, quantise_q16};
 use crate::rounding::shift_by;
-use crate::softmax::{normaliser, weight};
+use crate::softmax::normaliser;
 
 /// Query heads whose scores are computed together.
 const TILE: usize = 4;
@@ -180,10 +180,10 @@ impl Job<'_> {
 
         let max = scores.iter().copied().fold(i32::MIN, i32::max);
         let (mut sum, mut largest) = (0u64, 0u64);
-        for ((out, &score), &maximum) in weights.iter_mut().zip(scores).zip(maxima) {
-            *out = weight(score, max);
-            sum += u64::from(*out);
-            largest = largest.max(u64::from(*out) * u64::from(maximum));
+        simd.softmax_weights(scores, max, weights);
+        for (&weight, &maximum) in weights.iter().zip(maxima) {
+            sum += u64::from(weight);
+            largest = largest.max(u64::from(weight) * u64::from(maximum));
         }
         let shift = activation_shift(largest);
         for ((factor, &weight), &maximum) in factors.iter_mut().zip(&*weights).zip(maxima) {

@@ -4,7 +4,8 @@
 //! meets sixteen rows in one instruction. Bytes stay as stored, `w ^ 0x80`: as unsigned numbers they are `w + 128`. A *panel* is the
 //! blocks of sixteen outputs, which lie one after the other. Padding is the weight zero.
 
-use crate::backend::LinearWeights;
+use super::pages::{Pages, Region};
+use crate::backend::{BackendError, LinearWeights};
 use crate::bounds::{BoundsError, MAX_INPUTS, MAX_OUTPUTS, length, within};
 use crate::formats::Scale;
 
@@ -46,9 +47,9 @@ impl PanelScales {
 }
 
 /// An int8 matrix `[outputs, inputs]` in panels, with a scale for each output channel.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PackedLinear {
-    blocks: Vec<Block>,
+    blocks: Region,
     scales: Vec<PanelScales>,
     outputs: usize,
     inputs: usize,
@@ -56,26 +57,27 @@ pub struct PackedLinear {
 
 impl PackedLinear {
     /// Checks the shape against the accumulator bounds and the weights against their range.
-    pub(crate) fn new(weights: LinearWeights<'_>) -> Result<Self, BoundsError> {
+    pub(super) fn new(weights: LinearWeights<'_>, pages: &Pages) -> Result<Self, BackendError> {
         let LinearWeights { outputs, inputs, bytes, scales } = weights;
         within("linear inputs", inputs, MAX_INPUTS)?;
         within("linear outputs", outputs, MAX_OUTPUTS)?;
         length("weights", outputs * inputs, bytes.len())?;
         length("scales", outputs, scales.len())?;
         let steps = inputs.div_ceil(DEPTH);
-        let mut blocks = Vec::with_capacity(outputs.div_ceil(LANES) * steps);
-        for panel in bytes.chunks(LANES * inputs) {
-            if let Some(index) = panel.iter().position(|&b| b == 0) {
-                return Err(BoundsError::Weight { index: blocks.len() / steps * LANES * inputs + index });
-            }
-            for step in 0..steps {
+        if let Some(index) = bytes.iter().position(|&b| b == 0) {
+            return Err(BoundsError::Weight { index }.into());
+        }
+        let mut blocks = pages.region(outputs.div_ceil(LANES) * steps).map_err(|error| {
+            BackendError::Device { device: "cpu".into(), reason: format!("memory for weights: {error}") }
+        })?;
+        for (panel, blocks) in bytes.chunks(LANES * inputs).zip(blocks.chunks_exact_mut(steps)) {
+            for (step, block) in blocks.iter_mut().enumerate() {
                 let first = step * DEPTH;
                 let depth = DEPTH.min(inputs - first);
-                let mut block = Block::ZERO;
+                *block = Block::ZERO;
                 for (lane, row) in panel.chunks_exact(inputs).enumerate() {
                     block.0[lane * DEPTH..][..depth].copy_from_slice(&row[first..first + depth]);
                 }
-                blocks.push(block);
             }
         }
         let scales = scales.chunks(LANES).map(PanelScales::new).collect();

@@ -69,6 +69,16 @@ pub(super) trait Simd: Copy + Send + Sync {
     /// Sums of halves fit an `i32`: `256 * 32,512 * 128 < 2^31`.
     fn scores<const T: usize>(self, keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]);
 
+    /// `out[i] = silu(gate[i])`, Q16; at most `|gate[i]|`.
+    fn silu(self, gate: &[i32], out: &mut [i32]) {
+        portable::silu(gate, out);
+    }
+
+    /// Softmax weights of scores with their maximum, Q30.
+    fn softmax_weights(self, scores: &[i32], max: i32, out: &mut [u32]) {
+        portable::softmax_weights(scores, max, out);
+    }
+
     /// Calls `f` compiled with the instruction set.
     fn run<R>(self, f: impl FnOnce() -> R) -> R;
 }

@@ -6,7 +6,7 @@ use super::{Engine, InferenceError};
 use crate::graph::Workspace;
 
 /// Rows of one prefill step: bounds the workspace, cannot change a result.
-pub(super) const CHUNK: usize = 64;
+pub(super) const CHUNK: usize = 128;
 
 /// A sequence that is fed token by token or many at a time, with the same result.
 #[derive(Debug)]

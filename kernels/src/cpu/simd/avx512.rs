@@ -1,5 +1,7 @@
 //! AVX-512 with VNNI: `vpdpbusd` multiplies 64 unsigned bytes by 64 signed ones and adds groups of four.
 
+mod tables;
+
 use core::arch::x86_64::*;
 use core::array;
 
@@ -41,6 +43,16 @@ impl Simd for Avx512 {
     fn scores<const T: usize>(self, keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
         // SAFETY: the token proves that the processor has the instructions.
         unsafe { scores(keys, queries, out) }
+    }
+
+    fn silu(self, gate: &[i32], out: &mut [i32]) {
+        // SAFETY: the token proves that the processor has the instructions.
+        unsafe { tables::silu(gate, out) }
+    }
+
+    fn softmax_weights(self, scores: &[i32], max: i32, out: &mut [u32]) {
+        // SAFETY: as above.
+        unsafe { tables::softmax_weights(scores, max, out) }
     }
 
     fn run<R>(self, f: impl FnOnce() -> R) -> R {

@@ -3,8 +3,10 @@
 use super::{Keys, Panel, QueryRow, Simd, Sixteen};
 use crate::cpu::packed::{DEPTH, LANES};
 use crate::cpu::planes::PlaneRow;
-use crate::formats::RESIDUAL_BITS;
-use crate::rounding::rescale;
+use crate::formats::{RESIDUAL_BITS, WEIGHT_BITS};
+use crate::rounding::{rescale, round_shift};
+use crate::softmax::weight;
+use crate::tables::sigmoid;
 
 /// No particular instructions.
 #[derive(Clone, Copy, Debug)]
@@ -89,5 +91,21 @@ pub(super) fn scores<const T: usize>(
                 out[lane] = rescale(sum, keys.mantissa, query.exponent + exponents[lane]);
             }
         }
+    }
+}
+
+/// `silu(x) = x sigmoid(x)`.
+#[inline(always)]
+pub(super) fn silu(gate: &[i32], out: &mut [i32]) {
+    for (out, &gate) in out.iter_mut().zip(gate) {
+        *out = round_shift(i64::from(gate) * i64::from(sigmoid(gate)), WEIGHT_BITS) as i32;
+    }
+}
+
+/// `2^(score - max)`.
+#[inline(always)]
+pub(super) fn softmax_weights(scores: &[i32], max: i32, out: &mut [u32]) {
+    for (out, &score) in out.iter_mut().zip(scores) {
+        *out = weight(score, max);
     }
 }
