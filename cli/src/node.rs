@@ -55,11 +55,7 @@ impl Node {
     }
 
     /// A chain with this configuration. Every active model is loaded now: a node that lacks one does not start.
-    pub fn with_config(
-        config: ChainConfig,
-        processor: &Processor,
-        witness: Witness,
-    ) -> anyhow::Result<Self> {
+    pub fn with_config(config: ChainConfig, processor: &Processor, witness: Witness) -> anyhow::Result<Self> {
         let fork = fork::parse(&config.fork)?;
         processor.selftest().with_context(|| format!("backend {}", processor.name()))?;
         let (processor, witness_of_models) = (processor.clone(), witness.clone());

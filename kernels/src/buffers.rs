@@ -218,11 +218,7 @@ impl Activations {
     }
 
     /// Fills each row with `f(row, values) -> exponent`.
-    pub(crate) fn for_each_row(
-        &mut self,
-        pool: &Pool,
-        f: impl Fn(usize, &mut [i16]) -> i32 + Sync,
-    ) {
+    pub(crate) fn for_each_row(&mut self, pool: &Pool, f: impl Fn(usize, &mut [i16]) -> i32 + Sync) {
         let values = &mut self.values[..self.rows * self.width];
         let exponents = &mut self.exponents[..self.rows];
         let width = self.width;

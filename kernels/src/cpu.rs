@@ -18,7 +18,6 @@ use isa::{Isa, with_simd};
 use pages::Pages;
 use simd::Simd as _;
 
-
 pub use cache::PackedCache;
 pub use isa::CpuKind;
 pub use packed::PackedLinear;

@@ -9,8 +9,8 @@ use metis_kernels::rounding::{rescale, round_div, round_shift, saturate32, shift
 use metis_kernels::softmax::{attention_scale, normaliser, score, weight};
 use metis_kernels::tables::sigmoid;
 use metis_kernels::{
-    ACTIVATION_LIMIT, AttentionShape, Backend, Cpu, CpuKind, KvShape, LinearWeights, NormWeights, Row, SampleRequest,
-    Sampling, Scalar, Scale, TokenId,
+    ACTIVATION_LIMIT, AttentionShape, Backend, Cpu, CpuKind, KvShape, LinearWeights, NormWeights, Row,
+    SampleRequest, Sampling, Scalar, Scale, TokenId,
 };
 use num_bigint::BigInt;
 use proptest::prelude::*;
@@ -165,7 +165,8 @@ impl Random {
 
 /// Heads as real models have them, several sequences in one call, fed in chunks.
 fn attention_is_the_scalar_one<B: Backend>(backend: &B) {
-    let shape = (1usize..4, 1usize..8, prop_oneof![Just(64usize), Just(128), Just(80), Just(256), 1usize..40]);
+    let shape =
+        (1usize..4, 1usize..8, prop_oneof![Just(64usize), Just(128), Just(80), Just(256), 1usize..40]);
     let case = (shape, 1usize..90, 1usize..40, any::<u64>());
     proptest!(ProptestConfig::with_cases(24), |(((kv_heads, group, dim), positions, chunk, seed) in case)| {
         let shape = AttentionShape { heads: kv_heads * group, kv_heads, head_dim: dim.next_multiple_of(2) };

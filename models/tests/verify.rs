@@ -90,11 +90,9 @@ fn steps(answer: &Generation) -> Vec<Step> {
 fn expected(answer: &Generation, claimed: &Generation) -> Verdict {
     let (answer, claimed) = (steps(answer), steps(claimed));
     match answer.iter().zip(&claimed).position(|(a, b)| a != b) {
-        Some(position) => Verdict::Differs(Difference {
-            position,
-            expected: answer[position],
-            claimed: claimed[position],
-        }),
+        Some(position) => {
+            Verdict::Differs(Difference { position, expected: answer[position], claimed: claimed[position] })
+        }
         None => Verdict::Same,
     }
 }
@@ -103,7 +101,15 @@ fn expected(answer: &Generation, claimed: &Generation) -> Verdict {
 fn ten_thousand_answers_and_forgeries() {
     let shapes = [
         Fixture { hidden: 32, intermediate: 48, layers: 1, ..Fixture::default() },
-        Fixture { tied: false, seed: 5, hidden: 32, intermediate: 40, heads: 8, kv_heads: 8, ..Fixture::default() },
+        Fixture {
+            tied: false,
+            seed: 5,
+            hidden: 32,
+            intermediate: 40,
+            heads: 8,
+            kv_heads: 8,
+            ..Fixture::default()
+        },
     ];
     for engine in shapes.map(engine) {
         let forgeries = prop::collection::vec(forgery(), 4);

@@ -27,8 +27,8 @@ impl Verify {
         let place = || format!("record {}", self.record.display());
         let text = std::fs::read_to_string(&self.record).with_context(place)?;
         let record = Record::from_json(&text).with_context(place)?;
-        let answers: Option<Answers> =
-            serde_json::from_value(record.answers.clone()).with_context(|| format!("{}: `answers`", place()))?;
+        let answers: Option<Answers> = serde_json::from_value(record.answers.clone())
+            .with_context(|| format!("{}: `answers`", place()))?;
         let claims = Arc::new(Claims::new(answers.unwrap_or_default()));
         let node = Node::from_record(&record.chain, Arc::clone(&claims), global)?;
         let rules = node.rules();

@@ -130,13 +130,7 @@ impl Job<'_> {
 
     /// `T` query heads.
     #[inline(always)]
-    fn tile<S: Simd, const T: usize>(
-        &self,
-        simd: S,
-        scratch: &mut Scratch,
-        query: &[i32],
-        out: &mut [i32],
-    ) {
+    fn tile<S: Simd, const T: usize>(&self, simd: S, scratch: &mut Scratch, query: &[i32], out: &mut [i32]) {
         let AttentionShape { head_dim, .. } = self.cache.shape.attention;
         let blocks = (self.position + 1).div_ceil(LANES);
         let scale = self.cache.scale;
@@ -194,10 +188,8 @@ impl Job<'_> {
         let (high_sum, low_sum) = split(factors, high, low);
 
         let scale = normaliser(sum);
-        let scales = PanelScales {
-            mantissas: [scale.mantissa() as i32; LANES],
-            exponents: [scale.exponent(); LANES],
-        };
+        let scales =
+            PanelScales { mantissas: [scale.mantissa() as i32; LANES], exponents: [scale.exponent(); LANES] };
         let row = PlaneRow {
             values: factors,
             high,

@@ -3,15 +3,15 @@
 use core::fmt;
 use core::str::FromStr;
 
+#[cfg(target_arch = "aarch64")]
+use super::simd::neon::Neon;
+use super::simd::{Simd, portable::Portable};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{
     avx2::Avx2,
     avx512::Avx512,
     avxvnni::{Avx512Vl, AvxVnni},
 };
-#[cfg(target_arch = "aarch64")]
-use super::simd::neon::Neon;
-use super::simd::{Simd, portable::Portable};
 
 /// A set of instructions that this processor has.
 #[derive(Clone, Copy, Debug)]

@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
+use super::isa::Isa;
 use super::packed::DEPTH;
 use crate::backend::BackendError;
-use super::isa::Isa;
 use crate::buffers::{in_use, mismatch, same_width};
 use crate::pool::Pool;
 
@@ -102,7 +102,12 @@ impl Planes {
         }
     }
 
-    pub(super) fn start(&mut self, kernel: &'static str, rows: usize, width: usize) -> Result<(), BackendError> {
+    pub(super) fn start(
+        &mut self,
+        kernel: &'static str,
+        rows: usize,
+        width: usize,
+    ) -> Result<(), BackendError> {
         if width != self.width || rows > self.heads.len() {
             let expected = format!("room for [{rows}, {width}]");
             let actual = format!("a buffer of [{}, {}]", self.heads.len(), self.width);

@@ -3,10 +3,9 @@
 //! Keys are int16 with an exponent per (token, head), values int8 with their largest magnitude per (token, head). No scale ever
 //! spans two tokens of the cache, so filling it in one call or one token at a time gives the same bytes.
 
-
 use crate::backend::{BackendError, KvShape, Row};
-use crate::buffers::{Activations, Residual, check_position};
 use crate::bounds::{AttentionShape, BoundsError, MAX_CONTEXT, within};
+use crate::buffers::{Activations, Residual, check_position};
 use crate::formats::Scale;
 use crate::pool::Pool;
 use crate::quantise::{quantise, quantise_q16, quantise_value_head};

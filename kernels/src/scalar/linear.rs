@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use crate::backend::LinearWeights;
-use crate::buffers::{Activations, Residual};
 use crate::bounds::{BoundsError, MAX_INPUTS, MAX_OUTPUTS, length, within};
+use crate::buffers::{Activations, Residual};
 use crate::formats::{RESIDUAL_BITS, Scale};
 use crate::pool::Pool;
 use crate::rounding::rescale;

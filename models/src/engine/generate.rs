@@ -95,7 +95,8 @@ pub(super) fn generate_batch<B: Backend>(
                 askers.push(sequence);
             }
         }
-        backend.enter(|| engine.graph.forward(backend, &mut workspace, &tokens, &rows, &mut caches, &wanted))?;
+        backend
+            .enter(|| engine.graph.forward(backend, &mut workspace, &tokens, &rows, &mut caches, &wanted))?;
         if samples.is_empty() {
             continue;
         }

@@ -58,7 +58,8 @@ fn gguf(m: &Manifest) -> Result<Vec<u8>, ReferenceError> {
         let deviation = 1.0 / (inputs as f32).sqrt();
         QTensor::quantize(&Tensor::randn(0f32, deviation, (outputs, inputs), &device)?, GgmlDType::Q8_0)
     };
-    let ones = || QTensor::quantize(&Tensor::ones(m.hidden, candle_core::DType::F32, &device)?, GgmlDType::F32);
+    let ones =
+        || QTensor::quantize(&Tensor::ones(m.hidden, candle_core::DType::F32, &device)?, GgmlDType::F32);
     let mut tensors = vec![
         ("token_embd.weight".to_owned(), random([m.vocabulary, m.hidden])?),
         ("output_norm.weight".to_owned(), ones()?),

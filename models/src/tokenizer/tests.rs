@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::synthetic::{TOKENS, tokenizer_json};
 use crate::import::{Options, ProgressBar, Source, convert, tests::stories260k};
+use crate::synthetic::{TOKENS, tokenizer_json};
 
 fn byte_level() -> Tokenizer {
     Tokenizer::from_json(tokenizer_json().to_string().as_bytes(), TOKENS).unwrap()

@@ -93,11 +93,13 @@ impl Model {
         drop(bundle);
         let needed = PREFILL[0].max(DECODE).max(VERIFY) + 1;
         if manifest.context < needed {
-            bail!("the model's context of {} tokens is too short to measure: {needed} are needed", manifest.context);
+            bail!(
+                "the model's context of {} tokens is too short to measure: {needed} are needed",
+                manifest.context
+            );
         }
         let peer = !self.no_peer && manifest.heads * manifest.head_dim == manifest.hidden;
-        let mut peer =
-            peer.then(|| QuantisedPeer::new(&manifest, global.threads.into())).transpose()?;
+        let mut peer = peer.then(|| QuantisedPeer::new(&manifest, global.threads.into())).transpose()?;
 
         let progress = report.progress("rounds");
         progress.set_length(self.rounds.into());
@@ -235,10 +237,6 @@ fn text(answer: &Answer) -> String {
         answer.stream_gb_s
     );
     let _ = writeln!(text, "batch   {BATCH:>5}  {:>9.1} tokens/s", answer.batch8_tok_s);
-    let _ = writeln!(
-        text,
-        "verify  {VERIFY:>5}  {:>9.2} times as fast as generating",
-        answer.verify_speedup
-    );
+    let _ = writeln!(text, "verify  {VERIFY:>5}  {:>9.2} times as fast as generating", answer.verify_speedup);
     text
 }

@@ -73,9 +73,8 @@ fn linear<const T: usize>(panel: &Panel<'_>, rows: [PlaneRow<'_>; T], out: &mut 
             });
             for quarter in 0..4 {
                 // SAFETY: `step` is below the number of blocks, of 64 aligned bytes.
-                let weights = unsafe {
-                    _mm_load_si128(panel.blocks.as_ptr().add(step).cast::<__m128i>().add(quarter))
-                };
+                let weights =
+                    unsafe { _mm_load_si128(panel.blocks.as_ptr().add(step).cast::<__m128i>().add(quarter)) };
                 let weights = _mm256_cvtepu8_epi16(weights);
                 for t in 0..T {
                     let products = _mm256_madd_epi16(weights, values[t]);

@@ -77,7 +77,9 @@ fn linear<const P: usize, const T: usize>(
     assert!(rows.iter().all(|r| r.high.len() == steps * DEPTH && r.low.len() == steps * DEPTH));
     // What reading w as w + 128 adds is subtracted at the start. Sums wrap around on the way, the results fit.
     let mut sums: [[[__m512i; 2]; T]; P] = array::from_fn(|_| {
-        array::from_fn(|t| [rows[t].high_sum, rows[t].low_sum].map(|s| _mm512_set1_epi32(s.wrapping_mul(-128))))
+        array::from_fn(|t| {
+            [rows[t].high_sum, rows[t].low_sum].map(|s| _mm512_set1_epi32(s.wrapping_mul(-128)))
+        })
     });
     for step in 0..steps {
         // SAFETY: `step` is below the number of blocks of each panel, which are aligned to 64 bytes.
@@ -157,7 +159,9 @@ fn requantise([high, low]: [__m512i; 2], mantissas: __m512i, exponents: __m512i)
     if _mm512_movepi32_mask(shifts) != 0 {
         return left_shifts(lanes(high), lanes(low), lanes(mantissas), lanes(exponents));
     }
-    let half = |i: usize, v: __m512i| if i == 0 { _mm512_castsi512_si256(v) } else { _mm512_extracti64x4_epi64::<1>(v) };
+    let half = |i: usize, v: __m512i| {
+        if i == 0 { _mm512_castsi512_si256(v) } else { _mm512_extracti64x4_epi64::<1>(v) }
+    };
     let one = _mm512_set1_epi64(1);
     let limit = _mm512_set1_epi64(i64::from(i32::MAX));
     let mut out = [0; LANES];
@@ -190,5 +194,7 @@ fn lanes(v: __m512i) -> Sixteen {
 /// Some lanes scale up: only tiny models with huge scales do.
 #[cold]
 fn left_shifts(high: Sixteen, low: Sixteen, mantissas: Sixteen, exponents: Sixteen) -> Sixteen {
-    array::from_fn(|i| rescale(256 * i64::from(high[i]) + i64::from(low[i]), mantissas[i] as u32, exponents[i]))
+    array::from_fn(|i| {
+        rescale(256 * i64::from(high[i]) + i64::from(low[i]), mantissas[i] as u32, exponents[i])
+    })
 }

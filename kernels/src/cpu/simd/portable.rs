@@ -71,16 +71,14 @@ pub(super) fn requantise(mut sums: [i64; LANES], row: &PlaneRow<'_>, panel: &Pan
 
 /// Scores by plain loops.
 #[inline(always)]
-pub(super) fn scores<const T: usize>(
-    keys: Keys<'_>,
-    queries: [QueryRow<'_>; T],
-    out: [&mut [Sixteen]; T],
-) {
+pub(super) fn scores<const T: usize>(keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
     for (query, out) in queries.iter().zip(out) {
         let pairs = query.high.len() / 2;
         for ((blocks, exponents), out) in keys.blocks.chunks_exact(pairs).zip(keys.exponents).zip(out) {
             let (mut high, mut low) = ([0i32; LANES], [0i32; LANES]);
-            for ((block, h), l) in blocks.iter().zip(query.high.chunks_exact(2)).zip(query.low.chunks_exact(2)) {
+            for ((block, h), l) in
+                blocks.iter().zip(query.high.chunks_exact(2)).zip(query.low.chunks_exact(2))
+            {
                 for (lane, key) in block.0.iter().enumerate() {
                     high[lane] += i32::from(key[0]) * i32::from(h[0]) + i32::from(key[1]) * i32::from(h[1]);
                     low[lane] += i32::from(key[0]) * i32::from(l[0]) + i32::from(key[1]) * i32::from(l[1]);

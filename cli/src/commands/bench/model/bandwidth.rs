@@ -14,8 +14,7 @@ pub(super) fn stream(threads: usize) -> f64 {
         .map(|_| {
             let start = Instant::now();
             let sum: u64 = thread::scope(|scope| {
-                let readers: Vec<_> =
-                    words.chunks(share).map(|words| scope.spawn(|| read(words))).collect();
+                let readers: Vec<_> = words.chunks(share).map(|words| scope.spawn(|| read(words))).collect();
                 readers.into_iter().filter_map(|reader| reader.join().ok()).sum()
             });
             std::hint::black_box(sum);

@@ -10,8 +10,7 @@ use crate::tables::{EXP2, SIGMOID, SIGMOID_RANGE};
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn silu(gate: &[i32], out: &mut [i32]) {
     const HALF: i32 = (SIGMOID_RANGE as i32) << 16;
-    let ((gates, gate_rest), (outs, out_rest)) =
-        (gate.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
+    let ((gates, gate_rest), (outs, out_rest)) = (gate.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
     let (lowest, highest) = (_mm512_set1_epi32(-HALF), _mm512_set1_epi32(HALF - 1));
     let half_step = _mm512_set1_epi64(1 << 29);
     for (gate, out) in gates.iter().zip(outs) {
@@ -82,9 +81,7 @@ unsafe fn pairs(table: *const i64, index: __m512i) -> (__m512i, __m512i) {
             _mm512_i32gather_epi64::<4>(_mm512_extracti64x4_epi64::<1>(index), table),
         )
     };
-    let join = |low: __m256i, high: __m256i| {
-        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-    };
+    let join = |low: __m256i, high: __m256i| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
     let low = join(_mm512_cvtepi64_epi32(first), _mm512_cvtepi64_epi32(second));
     let (first, second) = (_mm512_srli_epi64::<32>(first), _mm512_srli_epi64::<32>(second));
     (low, join(_mm512_cvtepi64_epi32(first), _mm512_cvtepi64_epi32(second)))
