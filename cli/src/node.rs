@@ -29,7 +29,7 @@ impl Node {
             Some(path) => ChainConfig::load(path, embedded)?,
             None => ChainConfig::embedded(embedded),
         };
-        Self::with_config(config, &global.processor()?, Witness::Write(Arc::default()))
+        Self::with_config(config, &global.processor()?)
     }
 
     /// The chain of a record: its configuration as it was written down. A model's bundle is looked for where the record says,
@@ -51,11 +51,15 @@ impl Node {
                 }
             }
         }
-        Self::with_config(config, &global.processor()?, Witness::Check(claims))
+        Self::with_witness(config, &global.processor()?, Witness::Check(claims))
     }
 
     /// A chain with this configuration. Every active model is loaded now: a node that lacks one does not start.
-    pub fn with_config(config: ChainConfig, processor: &Processor, witness: Witness) -> anyhow::Result<Self> {
+    pub fn with_config(config: ChainConfig, processor: &Processor) -> anyhow::Result<Self> {
+        Self::with_witness(config, processor, Witness::Write(Arc::default()))
+    }
+
+    fn with_witness(config: ChainConfig, processor: &Processor, witness: Witness) -> anyhow::Result<Self> {
         let fork = fork::parse(&config.fork)?;
         processor.selftest().with_context(|| format!("backend {}", processor.name()))?;
         let (processor, witness_of_models) = (processor.clone(), witness.clone());

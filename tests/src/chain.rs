@@ -3,6 +3,7 @@
 use alloy_primitives::{Address, B256, Bytes, address};
 use alloy_sol_types::{SolCall, SolValue, sol};
 use anyhow::{Context, bail};
+use metis_models::engine::{BackendChoice, Processor};
 use metis_precompiles::abi::{Sampling, generateCall, scoreCall, tokenizeCall};
 use metis_precompiles::{ChainConfig, MetisPrecompiles};
 use metis_vm::{Outcome, State, Transaction, Vm};
@@ -41,7 +42,8 @@ pub struct Probed {
 pub fn node(fork: &str) -> anyhow::Result<Node> {
     let mut config = ChainConfig::embedded(embedded_bundle()?.id());
     config.fork = fork.to_owned();
-    Node::with_config(config, 1)
+    let processor = Processor::new(BackendChoice::Auto, 1)?;
+    Node::with_config(config, &processor)
 }
 
 impl Probed {

@@ -4,6 +4,7 @@
 
 use alloy_primitives::{Address, B256, Bytes};
 use alloy_sol_types::{SolCall, SolError};
+use metis_models::engine::{BackendChoice, Processor};
 use metis_precompiles::abi::{
     BadCalldata, BadSampling, NotSupported, Sampling, TooManyNewTokens, UnknownModel,
 };
@@ -198,7 +199,8 @@ fn a_node_without_an_active_models_weights_stops() {
     let mut config = ChainConfig::embedded(embedded_bundle().unwrap().id());
     let id = B256::repeat_byte(9);
     config.models.push(ModelEntry { id, path: Some("/nowhere/bundle".into()), status: ModelStatus::Active });
-    let error = format!("{:#}", Node::with_config(config.clone(), 1).unwrap_err());
+    let processor = Processor::new(BackendChoice::Auto, 1).unwrap();
+    let error = format!("{:#}", Node::with_config(config.clone(), &processor).unwrap_err());
     assert!(error.contains(&id.to_string()) && error.contains("/nowhere/bundle"), "{error}");
 
     // The same at a call, for a node that loads late: fatal, and no outcome.
@@ -215,7 +217,8 @@ fn a_pending_model_is_not_active() {
     let mut config = ChainConfig::embedded(embedded_bundle().unwrap().id());
     let id = B256::repeat_byte(9);
     config.models.push(ModelEntry { id, path: None, status: ModelStatus::Pending });
-    let node = Node::with_config(config, 1).unwrap();
+    let processor = Processor::new(BackendChoice::Auto, 1).unwrap();
+    let node = Node::with_config(config, &processor).unwrap();
     let call = generateCall {
         model: id,
         prompt: Bytes::from_static(b"hi"),

@@ -129,10 +129,13 @@ pub trait InferenceModel: Send + Sync + Debug {
     fn tokenizer(&self) -> &Tokenizer;
     /// Continues each prompt; the answers do not depend on which requests share the call.
     fn generate_batch(&self, requests: &[Request]) -> Result<Vec<Generation>, InferenceError>;
-    /// Whether `claimed` is the answer to `request`, in passes of many positions: much faster than generating it again.
+    /// Whether `claimed` is the answer to `request`. Engines check it in passes of many positions, much faster than generating it again,
+    /// which is what a model without a way of its own does.
     ///
     /// An answer that the model does not give is a [`Verdict`], whatever it holds; an error means that nothing was checked.
-    fn verify(&self, request: &Request, claimed: &Generation) -> Result<Verdict, InferenceError>;
+    fn verify(&self, request: &Request, claimed: &Generation) -> Result<Verdict, InferenceError> {
+        Ok(Verdict::of(&self.generate(request)?, claimed))
+    }
     /// Q16 logits after each of `tokens` (`[tokens, vocabulary]`).
     fn all_logits(&self, tokens: &[TokenId]) -> Result<Vec<Vec<i32>>, InferenceError>;
     /// Q16 logits after the last of `tokens`.

@@ -19,6 +19,16 @@ pub enum Verdict {
     Differs(Difference),
 }
 
+impl Verdict {
+    /// Compares a claim with the model's own answer.
+    pub fn of(answer: &Generation, claimed: &Generation) -> Self {
+        let differing = steps(answer).zip(steps(claimed)).enumerate().find(|(_, (a, b))| a != b);
+        differing.map_or(Self::Same, |(position, (expected, claimed))| {
+            Self::Differs(Difference { position, expected, claimed })
+        })
+    }
+}
+
 /// Where an answer stops being the model's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
