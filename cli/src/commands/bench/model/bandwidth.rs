@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Instant;
 
 /// Larger than any cache.
-const BYTES: usize = 512 << 20;
+const BYTES: usize = 256 << 20;
 
 /// Gigabytes per second that `threads` threads read together, the best of three passes.
 pub(super) fn stream(threads: usize) -> f64 {
