@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use metis_kernels::{Sampling, Scalar, TokenId};
+use metis_kernels::{Cpu, CpuKind, Sampling, Scalar, TokenId};
 use metis_models::Bundle;
 use metis_models::engine::{Engine, InferenceModel, Request};
 use metis_models::eval::evaluate;
@@ -40,6 +40,17 @@ fn stories260k_tells_a_story_and_stays_close_to_the_float_model() {
     let bos = Some(TokenId(model.manifest().bos[0]));
     let report = evaluate(&mut |window| model.all_logits(window), &mut reference, &text, bos, 512).unwrap();
     println!("{report}");
+    // The same logits, bit for bit, by whatever instructions this processor has, on one thread and on two.
+    let bundle = Bundle::open(&target).unwrap();
+    let window = &text[..400];
+    let expected = model.all_logits(window).unwrap();
+    for kind in CpuKind::ALL.into_iter().filter(|kind| kind.is_available()) {
+        for threads in [1, 2] {
+            let backend = Cpu::with_kind(kind, threads).unwrap();
+            let other = Engine::load(&bundle, Arc::new(backend)).unwrap();
+            assert!(other.all_logits(window).unwrap() == expected, "{kind}, {threads} threads");
+        }
+    }
     assert!((report.perplexity / report.reference_perplexity - 1.0).abs() < 0.005, "{report}");
     assert!(report.top1_agreement >= 0.98, "{report}");
     assert!(report.kl < 2e-3, "{report}");
