@@ -8,7 +8,7 @@ use core::fmt::Debug;
 
 use thiserror::Error;
 
-use crate::bounds::{AttentionShape, BoundsError};
+use crate::bounds::{AttentionShape, BoundsError, MAX_CONTEXT, MAX_INPUTS, MAX_OUTPUTS, length, within};
 use crate::formats::{Scale, TokenId};
 use crate::sampling::Sampling;
 
@@ -67,6 +67,20 @@ pub struct LinearWeights<'a> {
     pub scales: &'a [Scale],
 }
 
+impl LinearWeights<'_> {
+    /// Checks the shape against the accumulator bounds and the weights against their range.
+    pub fn check(&self) -> Result<(), BoundsError> {
+        within("linear inputs", self.inputs, MAX_INPUTS)?;
+        within("linear outputs", self.outputs, MAX_OUTPUTS)?;
+        length("weights", self.outputs * self.inputs, self.bytes.len())?;
+        length("scales", self.outputs, self.scales.len())?;
+        match self.bytes.iter().position(|&byte| byte == 0) {
+            Some(index) => Err(BoundsError::Weight { index }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The gains of an RMSNorm.
 #[derive(Clone, Copy, Debug)]
 pub struct NormWeights<'a> {
@@ -85,6 +99,15 @@ pub struct KvShape {
     pub attention: AttentionShape,
     /// Tokens that the cache can hold.
     pub capacity: usize,
+}
+
+impl KvShape {
+    /// Checks heads, capacity and layers against the bounds.
+    pub fn check(self) -> Result<(), BoundsError> {
+        self.attention.check()?;
+        within("cache capacity", self.capacity, MAX_CONTEXT)?;
+        within("layers", self.layers, 1 << 10)
+    }
 }
 
 /// Which sequence a row belongs to and where in it.

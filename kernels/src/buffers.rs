@@ -22,17 +22,6 @@ pub(crate) fn in_use(kernel: &'static str, row: usize, rows: usize) -> Result<()
     if row < rows { Ok(()) } else { Err(mismatch(kernel, format!("a row below {rows}"), row.to_string())) }
 }
 
-/// Whether a cache of `capacity` tokens, `length` of which are written, can take `position`.
-pub(crate) fn check_position(position: usize, length: usize, capacity: usize) -> Result<(), BackendError> {
-    if position >= capacity {
-        return Err(BackendError::CacheFull { position, capacity });
-    }
-    if position > length {
-        return Err(mismatch("attention", format!("position {length} or earlier"), position.to_string()));
-    }
-    Ok(())
-}
-
 /// `[rows, width]` of `i32` in Q16.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Residual {

@@ -30,6 +30,7 @@
 pub mod backend;
 pub mod bounds;
 pub mod buffers;
+mod cache;
 #[allow(unsafe_code, reason = "instructions of particular processors")]
 pub mod cpu;
 pub mod formats;

@@ -12,6 +12,7 @@ use super::simd::{Keys, Panel, QueryRow, Simd, Sixteen};
 use crate::backend::{BackendError, Row};
 use crate::bounds::{AttentionShape, MAX_HEAD_DIM};
 use crate::buffers::{Residual, mismatch};
+use crate::cache::write_rows;
 use crate::formats::RESIDUAL_BITS;
 use crate::pool::Pool;
 use crate::quantise::{activation_shift, quantise_q16};
@@ -29,30 +30,12 @@ pub(super) fn attention(
     pool: &Pool,
     layer: usize,
     rows: &[Row],
-    [q, k, v]: [&Residual; 3],
+    qkv: [&Residual; 3],
     caches: &mut [&mut PackedCache],
     out: &mut Planes,
 ) -> Result<(), BackendError> {
-    for x in [q, k, v] {
-        x.expect_rows("attention", rows.len())?;
-    }
-    for (i, row) in rows.iter().enumerate() {
-        let sequences = caches.len();
-        let cache = caches.get_mut(row.sequence).filter(|cache| layer < cache.layers()).ok_or_else(|| {
-            let expected = format!("a sequence below {sequences} and one of its layers");
-            mismatch("attention", expected, format!("sequence {}, layer {layer}", row.sequence))
-        })?;
-        let shape = cache.shape.attention;
-        q.expect("attention", shape.query_width())?;
-        k.expect("attention", shape.kv_width())?;
-        v.expect("attention", shape.kv_width())?;
-        cache.write(layer, row.position, i, k, v)?;
-    }
-    // A row must not look past what the last write left: a step that goes back in a sequence cannot also go forward in it.
-    if let Some(row) = rows.iter().find(|row| row.position >= caches[row.sequence].length(layer)) {
-        let expected = format!("ascending positions below {}", caches[row.sequence].length(layer));
-        return Err(mismatch("attention", expected, row.position.to_string()));
-    }
+    write_rows(layer, rows, qkv, caches)?;
+    let [q, ..] = qkv;
     out.start("attention", rows.len(), q.width())?;
     let caches: &[&mut PackedCache] = caches;
     let Some(shape) = rows.first().map(|row| caches[row.sequence].shape.attention) else { return Ok(()) };

@@ -6,9 +6,9 @@
 //! their ends.
 
 use super::packed::{Block, DEPTH, LANES};
-use crate::backend::{BackendError, KvShape};
-use crate::bounds::{AttentionShape, BoundsError, MAX_CONTEXT, MAX_HEAD_DIM, within};
-use crate::buffers::{Residual, check_position};
+use crate::backend::KvShape;
+use crate::bounds::{AttentionShape, BoundsError, MAX_HEAD_DIM};
+use crate::cache::Cache;
 use crate::formats::Scale;
 use crate::quantise::{quantise_q16, quantise_value_head};
 use crate::softmax::attention_scale;
@@ -46,9 +46,7 @@ pub(super) struct Head {
 impl PackedCache {
     /// An empty cache.
     pub(super) fn new(shape: KvShape) -> Result<Self, BoundsError> {
-        shape.attention.check()?;
-        within("cache capacity", shape.capacity, MAX_CONTEXT)?;
-        within("layers", shape.layers, 1 << 10)?;
+        shape.check()?;
         let AttentionShape { kv_heads, head_dim, .. } = shape.attention;
         let head = || Head { values: vec![Vec::new(); head_dim.div_ceil(LANES)], ..Head::default() };
         let layer = || Layer { length: 0, heads: (0..kv_heads).map(|_| head()).collect() };
@@ -56,37 +54,28 @@ impl PackedCache {
         Ok(Self { shape, scale: attention_scale(head_dim), layers })
     }
 
-    pub(super) const fn layers(&self) -> usize {
-        self.layers.len()
-    }
-
-    /// Positions that have been written in a layer.
-    pub(super) fn length(&self, layer: usize) -> usize {
-        self.layers[layer].length
-    }
-
     pub(super) fn head(&self, layer: usize, head: usize) -> &Head {
         &self.layers[layer].heads[head]
     }
+}
 
-    /// Writes the key and value rows of one position; everything after it is forgotten.
-    pub(super) fn write(
-        &mut self,
-        layer: usize,
-        position: usize,
-        row: usize,
-        k: &Residual,
-        v: &Residual,
-    ) -> Result<(), BackendError> {
+impl Cache for PackedCache {
+    fn shape(&self) -> KvShape {
+        self.shape
+    }
+
+    fn length(&self, layer: usize) -> usize {
+        self.layers[layer].length
+    }
+
+    fn write(&mut self, layer: usize, position: usize, k: &[i32], v: &[i32]) {
         let head_dim = self.shape.attention.head_dim;
         let layer = &mut self.layers[layer];
-        check_position(position, layer.length, self.shape.capacity)?;
-        let heads = k.row(row).chunks_exact(head_dim).zip(v.row(row).chunks_exact(head_dim));
+        let heads = k.chunks_exact(head_dim).zip(v.chunks_exact(head_dim));
         for (head, (k, v)) in layer.heads.iter_mut().zip(heads) {
             head.write(position, k, v);
         }
         layer.length = position + 1;
-        Ok(())
     }
 }
 

@@ -1,7 +1,6 @@
 //! Which instructions this processor has, found at run time.
 
 use core::fmt;
-use core::str::FromStr;
 
 #[cfg(target_arch = "aarch64")]
 use super::simd::neon::Neon;
@@ -114,17 +113,6 @@ impl CpuKind {
 impl fmt::Display for CpuKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-impl FromStr for CpuKind {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|kind| kind.name()).collect();
-            format!("unknown instruction set {name}; known are {}", names.join(", "))
-        })
     }
 }
 

@@ -6,7 +6,6 @@
 
 use super::pages::{Pages, Region};
 use crate::backend::{BackendError, LinearWeights};
-use crate::bounds::{BoundsError, MAX_INPUTS, MAX_OUTPUTS, length, within};
 use crate::formats::Scale;
 
 /// Output channels of a panel.
@@ -58,15 +57,9 @@ pub struct PackedLinear {
 impl PackedLinear {
     /// Checks the shape against the accumulator bounds and the weights against their range.
     pub(super) fn new(weights: LinearWeights<'_>, pages: &Pages) -> Result<Self, BackendError> {
+        weights.check()?;
         let LinearWeights { outputs, inputs, bytes, scales } = weights;
-        within("linear inputs", inputs, MAX_INPUTS)?;
-        within("linear outputs", outputs, MAX_OUTPUTS)?;
-        length("weights", outputs * inputs, bytes.len())?;
-        length("scales", outputs, scales.len())?;
         let steps = inputs.div_ceil(DEPTH);
-        if let Some(index) = bytes.iter().position(|&b| b == 0) {
-            return Err(BoundsError::Weight { index }.into());
-        }
         let mut blocks = pages.region(outputs.div_ceil(LANES) * steps).map_err(|error| {
             BackendError::Device { device: "cpu".into(), reason: format!("memory for weights: {error}") }
         })?;

@@ -67,16 +67,27 @@ pub(super) trait Simd: Copy + Send + Sync {
     /// The scores of `T` query heads with all the keys, Q16.
     ///
     /// Sums of halves fit an `i32`: `256 * 32,512 * 128 < 2^31`.
-    fn scores<const T: usize>(self, keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]);
+    fn scores<const T: usize>(self, keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
+        self.run(
+            #[inline(always)]
+            || portable::scores(keys, queries, out),
+        );
+    }
 
     /// `out[i] = silu(gate[i])`, Q16; at most `|gate[i]|`.
     fn silu(self, gate: &[i32], out: &mut [i32]) {
-        portable::silu(gate, out);
+        self.run(
+            #[inline(always)]
+            || portable::silu(gate, out),
+        );
     }
 
     /// Softmax weights of scores with their maximum, Q30.
     fn softmax_weights(self, scores: &[i32], max: i32, out: &mut [u32]) {
-        portable::softmax_weights(scores, max, out);
+        self.run(
+            #[inline(always)]
+            || portable::softmax_weights(scores, max, out),
+        );
     }
 
     /// Calls `f` compiled with the instruction set.

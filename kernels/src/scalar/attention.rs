@@ -4,8 +4,9 @@
 //! spans two tokens of the cache, so filling it in one call or one token at a time gives the same bytes.
 
 use crate::backend::{BackendError, KvShape, Row};
-use crate::bounds::{AttentionShape, BoundsError, MAX_CONTEXT, within};
-use crate::buffers::{Activations, Residual, check_position};
+use crate::bounds::{AttentionShape, BoundsError};
+use crate::buffers::{Activations, Residual};
+use crate::cache::{Cache, write_rows};
 use crate::formats::Scale;
 use crate::pool::Pool;
 use crate::quantise::{quantise, quantise_q16, quantise_value_head};
@@ -34,19 +35,25 @@ struct Layer {
 impl KvCache {
     /// An empty cache.
     pub fn new(shape: KvShape) -> Result<Self, BoundsError> {
-        shape.attention.check()?;
-        within("cache capacity", shape.capacity, MAX_CONTEXT)?;
-        within("layers", shape.layers, 1 << 10)?;
+        shape.check()?;
         let layers = (0..shape.layers).map(|_| Layer::default()).collect();
         let scale = attention_scale(shape.attention.head_dim);
         Ok(Self { shape, scale, layers })
     }
+}
 
-    /// Writes the key and value rows of one position; everything after it is forgotten.
-    fn write(&mut self, layer: usize, position: usize, k: &[i32], v: &[i32]) -> Result<(), BackendError> {
+impl Cache for KvCache {
+    fn shape(&self) -> KvShape {
+        self.shape
+    }
+
+    fn length(&self, layer: usize) -> usize {
+        self.layers[layer].length
+    }
+
+    fn write(&mut self, layer: usize, position: usize, k: &[i32], v: &[i32]) {
         let AttentionShape { kv_heads, head_dim, .. } = self.shape.attention;
         let layer = &mut self.layers[layer];
-        check_position(position, layer.length, self.shape.capacity)?;
         layer.reach(position + 1, self.shape.attention);
         for head in 0..kv_heads {
             let slot = position * kv_heads + head;
@@ -57,7 +64,6 @@ impl KvCache {
                 quantise_value_head(&v[from..from + head_dim], &mut layer.values[to..to + head_dim]);
         }
         layer.length = position + 1;
-        Ok(())
     }
 }
 
@@ -77,37 +83,12 @@ pub(super) fn attention(
     pool: &Pool,
     layer: usize,
     rows: &[Row],
-    [q, k, v]: [&Residual; 3],
+    qkv: [&Residual; 3],
     caches: &mut [&mut KvCache],
     out: &mut Activations,
 ) -> Result<(), BackendError> {
-    for x in [q, k, v] {
-        x.expect_rows("attention", rows.len())?;
-    }
-    for (i, row) in rows.iter().enumerate() {
-        let sequences = caches.len();
-        let cache =
-            caches.get_mut(row.sequence).filter(|cache| layer < cache.layers.len()).ok_or_else(|| {
-                BackendError::Shape {
-                    kernel: "attention",
-                    expected: format!("a sequence below {sequences} and one of its layers"),
-                    actual: format!("sequence {}, layer {layer}", row.sequence),
-                }
-            })?;
-        q.expect("attention", cache.shape.attention.query_width())?;
-        k.expect("attention", cache.shape.attention.kv_width())?;
-        v.expect("attention", cache.shape.attention.kv_width())?;
-        cache.write(layer, row.position, k.row(i), v.row(i))?;
-    }
-    // A row must not look past what the last write left: a step that goes back in a sequence cannot also go forward in it.
-    if let Some(row) = rows.iter().find(|row| row.position >= caches[row.sequence].layers[layer].length) {
-        let length = caches[row.sequence].layers[layer].length;
-        return Err(BackendError::Shape {
-            kernel: "attention",
-            expected: format!("ascending positions below {length}"),
-            actual: row.position.to_string(),
-        });
-    }
+    write_rows(layer, rows, qkv, caches)?;
+    let [q, ..] = qkv;
     out.start("attention", rows.len(), q.width())?;
     let caches: &[&mut KvCache] = caches;
     out.for_each_row(pool, |i, activations| {

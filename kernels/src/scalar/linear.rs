@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::backend::LinearWeights;
-use crate::bounds::{BoundsError, MAX_INPUTS, MAX_OUTPUTS, length, within};
+use crate::bounds::BoundsError;
 use crate::buffers::{Activations, Residual};
 use crate::formats::{RESIDUAL_BITS, Scale};
 use crate::pool::Pool;
@@ -25,14 +25,8 @@ pub struct Linear {
 impl Linear {
     /// Checks the shape against the accumulator bounds and the weights against their range.
     pub fn new(weights: LinearWeights<'_>) -> Result<Self, BoundsError> {
-        let LinearWeights { outputs, inputs, bytes, scales } = weights;
-        within("linear inputs", inputs, MAX_INPUTS)?;
-        within("linear outputs", outputs, MAX_OUTPUTS)?;
-        length("weights", outputs * inputs, bytes.len())?;
-        length("scales", outputs, scales.len())?;
-        if let Some(index) = bytes.iter().position(|&b| b == 0) {
-            return Err(BoundsError::Weight { index });
-        }
+        weights.check()?;
+        let LinearWeights { inputs, bytes, scales, .. } = weights;
         let weights = bytes.iter().map(|&b| (b ^ 0x80) as i8).collect();
         Ok(Self { weights, scales: scales.to_vec(), inputs })
     }

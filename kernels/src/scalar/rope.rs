@@ -1,16 +1,22 @@
 //! Rotary position embedding on Q30 cosines and sines (Su et al., arXiv:2104.09864), pairs `(i, i + head_dim / 2)`.
 
+use std::sync::OnceLock;
+
 use crate::backend::{BackendError, Row};
 use crate::bounds::{BoundsError, MAX_CONTEXT, MAX_HEAD_DIM, within};
 use crate::formats::ROTATION_BITS;
 use crate::rounding::{round_shift, saturate32};
 use crate::tables::cos_sin;
 
-/// Cosines and sines for each position and pair.
+/// Positions whose rotations are computed together.
+const POSITIONS: usize = 64;
+
+/// Cosines and sines for each position and pair. Computed when a position is first asked for: contexts are long, most sequences short.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
-    rotations: Vec<(i32, i32)>,
-    pairs: usize,
+    frequencies: Vec<u64>,
+    /// `POSITIONS` positions each.
+    rotations: Vec<OnceLock<Vec<(i32, i32)>>>,
     context: usize,
 }
 
@@ -19,22 +25,28 @@ impl RopeTable {
     pub fn new(frequencies_q64: &[u64], context: usize) -> Result<Self, BoundsError> {
         within("rotary pairs", frequencies_q64.len(), MAX_HEAD_DIM / 2)?;
         within("context", context, MAX_CONTEXT)?;
-        let rotations = (0..context as u64)
-            .flat_map(|position| frequencies_q64.iter().map(move |f| cos_sin(f.wrapping_mul(position))))
-            .collect();
-        Ok(Self { rotations, pairs: frequencies_q64.len(), context })
+        let rotations = vec![OnceLock::new(); context.div_ceil(POSITIONS)];
+        Ok(Self { frequencies: frequencies_q64.to_vec(), rotations, context })
     }
 
     /// The rotations at a position below the context.
     pub fn at(&self, position: usize) -> &[(i32, i32)] {
-        &self.rotations[position * self.pairs..][..self.pairs]
+        let pairs = self.frequencies.len();
+        let first = position - position % POSITIONS;
+        let rotations = self.rotations[position / POSITIONS].get_or_init(|| {
+            let positions = first as u64..(first + POSITIONS) as u64;
+            let turns = |position| self.frequencies.iter().map(move |f| f.wrapping_mul(position));
+            positions.flat_map(turns).map(cos_sin).collect()
+        });
+        &rotations[(position - first) * pairs..][..pairs]
     }
 
     pub(crate) fn check(&self, rows: &[Row], head_dim: usize, width: usize) -> Result<(), BackendError> {
-        if head_dim != 2 * self.pairs || !width.is_multiple_of(head_dim) {
+        let pairs = self.frequencies.len();
+        if head_dim != 2 * pairs || !width.is_multiple_of(head_dim) {
             return Err(BackendError::Shape {
                 kernel: "rope",
-                expected: format!("heads of {}", 2 * self.pairs),
+                expected: format!("heads of {}", 2 * pairs),
                 actual: format!("{width} channels in heads of {head_dim}"),
             });
         }

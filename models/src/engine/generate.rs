@@ -3,7 +3,7 @@
 use metis_kernels::{Backend, Row, SampleRequest, TokenId};
 
 use super::session::CHUNK;
-use super::{Engine, Finish, Generation, InferenceError, Request};
+use super::{Engine, Finish, Generation, InferenceError, Request, Step};
 use crate::graph::Workspace;
 
 /// A request on its way.
@@ -31,15 +31,14 @@ impl Lane<'_> {
         }
     }
 
-    fn take(&mut self, token: TokenId, eos: &[TokenId]) {
-        if eos.contains(&token) {
-            self.finish = Some(Finish::Eos);
-        } else if self.request.stop.contains(&token) {
-            self.finish = Some(Finish::Stop);
-        } else {
-            self.tokens.push(token);
-            if self.tokens.len() >= self.request.max_new {
-                self.finish = Some(Finish::Length);
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::End(finish) => self.finish = Some(finish),
+            Step::Token(token) => {
+                self.tokens.push(token);
+                if self.tokens.len() >= self.request.max_new {
+                    self.finish = Some(Finish::Length);
+                }
             }
         }
     }
@@ -49,6 +48,9 @@ pub(super) fn generate_batch<B: Backend>(
     engine: &Engine<B>,
     requests: &[Request],
 ) -> Result<Vec<Generation>, InferenceError> {
+    if requests.is_empty() {
+        return Ok(Vec::new());
+    }
     for request in requests {
         check(engine, request)?;
     }
@@ -69,7 +71,6 @@ pub(super) fn generate_batch<B: Backend>(
     let mut caches: Vec<&mut B::KvCache> = caches.iter_mut().collect();
     let budget = CHUNK.max(requests.len());
     let mut workspace = Workspace::new(backend, manifest, budget, requests.len())?;
-    let eos: Vec<TokenId> = manifest.eos.iter().copied().map(TokenId).collect();
 
     let (mut tokens, mut rows) = (Vec::new(), Vec::new());
     let (mut wanted, mut askers, mut samples, mut chosen) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -102,7 +103,8 @@ pub(super) fn generate_batch<B: Backend>(
         }
         backend.sample(workspace.logits(), &samples, &mut chosen)?;
         for (&lane, &token) in askers.iter().zip(&chosen) {
-            lanes[lane].take(token, &eos);
+            let step = Step::of(token, lanes[lane].request, manifest);
+            lanes[lane].take(step);
         }
     }
     Ok(lanes

@@ -9,7 +9,7 @@ mod processor;
 mod session;
 mod verify;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use alloy_primitives::B256;
@@ -26,7 +26,7 @@ use crate::tokenizer::{Tokenizer, TokenizerError};
 pub use answers::{Answers, Claims, Witness, Witnessed};
 pub use processor::{BackendChoice, Processor};
 pub use session::Session;
-pub use verify::{Difference, Step, Verdict};
+pub use verify::{Difference, Verdict};
 
 /// A model that could not be put on a backend.
 #[derive(Debug, Error)]
@@ -101,6 +101,37 @@ pub enum Finish {
     Length,
     /// A stop token of the request was chosen.
     Stop,
+}
+
+/// What happens at a position of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A token is added to the answer.
+    Token(TokenId),
+    /// The answer ends.
+    End(Finish),
+}
+
+impl Step {
+    /// What choosing `token` means for `request`.
+    fn of(token: TokenId, request: &Request, manifest: &Manifest) -> Self {
+        if manifest.eos.contains(&token.0) {
+            Self::End(Finish::Eos)
+        } else if request.stop.contains(&token) {
+            Self::End(Finish::Stop)
+        } else {
+            Self::Token(token)
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(token) => write!(f, "token {token}"),
+            Self::End(finish) => write!(f, "the end ({finish:?})"),
+        }
+    }
 }
 
 /// An answer.

@@ -39,10 +39,12 @@ impl FromStr for BackendChoice {
         match name {
             "auto" => Ok(Self::Auto),
             "scalar" => Ok(Self::Scalar),
-            name => name.parse().map(Self::Kind).map_err(|_| {
-                let kinds: Vec<_> = CpuKind::ALL.iter().map(|kind| kind.name()).collect();
-                format!("unknown backend `{name}`; known: auto, scalar, {}", kinds.join(", "))
-            }),
+            name => {
+                CpuKind::ALL.into_iter().find(|kind| kind.name() == name).map(Self::Kind).ok_or_else(|| {
+                    let kinds: Vec<_> = CpuKind::ALL.iter().map(|kind| kind.name()).collect();
+                    format!("unknown backend `{name}`; known: auto, scalar, {}", kinds.join(", "))
+                })
+            }
         }
     }
 }

@@ -7,7 +7,7 @@
 use metis_kernels::{Backend, Row, SampleRequest, TokenId};
 
 use super::session::CHUNK;
-use super::{Engine, Finish, Generation, InferenceError, Request, generate};
+use super::{Engine, Finish, Generation, InferenceError, Request, Step, generate};
 use crate::graph::Workspace;
 
 /// What a check found.
@@ -40,24 +40,6 @@ pub struct Difference {
     pub claimed: Step,
 }
 
-/// What happens at a position of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// A token is added to the answer.
-    Token(TokenId),
-    /// The answer ends.
-    End(Finish),
-}
-
-impl std::fmt::Display for Step {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Token(token) => write!(f, "token {token}"),
-            Self::End(finish) => write!(f, "the end ({finish:?})"),
-        }
-    }
-}
-
 /// The step at each position of an answer: its tokens, then its end.
 fn steps(answer: &Generation) -> impl Iterator<Item = Step> + '_ {
     answer.tokens.iter().copied().map(Step::Token).chain(std::iter::once(Step::End(answer.finish)))
@@ -70,7 +52,6 @@ pub(super) fn verify<B: Backend>(
 ) -> Result<Verdict, InferenceError> {
     generate::check(engine, request)?;
     let (backend, manifest) = (&*engine.backend, &engine.manifest);
-    let eos = |token: TokenId| manifest.eos.contains(&token.0);
     let differs = |position, expected, claimed| Verdict::Differs(Difference { position, expected, claimed });
 
     // Nothing past the length or outside the vocabulary can be fed; whatever comes first decides.
@@ -107,13 +88,7 @@ pub(super) fn verify<B: Backend>(
             }
             backend.sample(workspace.logits(), &samples, &mut chosen)?;
             for &token in &chosen {
-                let expected = if eos(token) {
-                    Step::End(Finish::Eos)
-                } else if request.stop.contains(&token) {
-                    Step::End(Finish::Stop)
-                } else {
-                    Step::Token(token)
-                };
+                let expected = Step::of(token, request, manifest);
                 // An answer has one step more than tokens: there is always a claim to compare with.
                 let Some(claim) = claims.next() else { return Ok(Verdict::Same) };
                 if claim != expected {

@@ -5,8 +5,8 @@
 use core::arch::x86_64::*;
 use core::array;
 
-use super::portable::{self, requantise};
-use super::{Keys, Panel, QueryRow, Simd, Sixteen};
+use super::portable::requantise;
+use super::{Panel, Simd, Sixteen};
 use crate::cpu::packed::{DEPTH, LANES};
 use crate::cpu::planes::PlaneRow;
 
@@ -37,11 +37,6 @@ impl Simd for Avx2 {
             // SAFETY: the token proves that the processor has the instructions.
             unsafe { linear(panel, rows, out) }
         }
-    }
-
-    fn scores<const T: usize>(self, keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
-        // SAFETY: the token proves that the processor has the instructions.
-        unsafe { scores(keys, queries, out) }
     }
 
     fn run<R>(self, f: impl FnOnce() -> R) -> R {
@@ -97,9 +92,4 @@ fn linear<const T: usize>(panel: &Panel<'_>, rows: [PlaneRow<'_>; T], out: &mut 
     for t in 0..T {
         out[t] = requantise(totals[t], &rows[t], panel);
     }
-}
-
-#[target_feature(enable = "avx2")]
-fn scores<const T: usize>(keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
-    portable::scores(keys, queries, out);
 }

@@ -5,11 +5,11 @@ mod tables;
 use core::arch::x86_64::*;
 use core::array;
 
+use super::portable::rescale_halves;
 use super::{Keys, Panel, QueryRow, Simd, Sixteen};
 use crate::cpu::packed::{DEPTH, LANES};
 use crate::cpu::planes::PlaneRow;
 use crate::formats::RESIDUAL_BITS;
-use crate::rounding::rescale;
 
 /// A processor with AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +157,8 @@ fn scores<const T: usize>(keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut
 fn requantise([high, low]: [__m512i; 2], mantissas: __m512i, exponents: __m512i) -> Sixteen {
     let shifts = _mm512_sub_epi32(_mm512_setzero_si512(), exponents);
     if _mm512_movepi32_mask(shifts) != 0 {
-        return left_shifts(lanes(high), lanes(low), lanes(mantissas), lanes(exponents));
+        // Some lanes scale up: only tiny models with huge scales do.
+        return rescale_halves([lanes(high), lanes(low)], &lanes(mantissas), &lanes(exponents), 0);
     }
     let half = |i: usize, v: __m512i| {
         if i == 0 { _mm512_castsi512_si256(v) } else { _mm512_extracti64x4_epi64::<1>(v) }
@@ -189,12 +190,4 @@ fn lanes(v: __m512i) -> Sixteen {
     // SAFETY: sixteen lanes of 32 bits.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) };
     out
-}
-
-/// Some lanes scale up: only tiny models with huge scales do.
-#[cold]
-fn left_shifts(high: Sixteen, low: Sixteen, mantissas: Sixteen, exponents: Sixteen) -> Sixteen {
-    array::from_fn(|i| {
-        rescale(256 * i64::from(high[i]) + i64::from(low[i]), mantissas[i] as u32, exponents[i])
-    })
 }

@@ -3,12 +3,11 @@
 use core::arch::x86_64::*;
 use core::array;
 
-use super::portable;
-use super::{Keys, Panel, QueryRow, Simd, Sixteen};
+use super::portable::rescale_halves;
+use super::{Panel, Simd, Sixteen};
 use crate::cpu::packed::{DEPTH, LANES};
 use crate::cpu::planes::PlaneRow;
 use crate::formats::RESIDUAL_BITS;
-use crate::rounding::rescale;
 
 /// Instantiates the kernels for one encoding of `vpdpbusd`.
 macro_rules! encoding {
@@ -35,16 +34,6 @@ macro_rules! encoding {
             ) {
                 // SAFETY: the token proves that the processor has the instructions.
                 unsafe { $module::linear(panels, rows, out) }
-            }
-
-            fn scores<const T: usize>(
-                self,
-                keys: Keys<'_>,
-                queries: [QueryRow<'_>; T],
-                out: [&mut [Sixteen]; T],
-            ) {
-                // SAFETY: the token proves that the processor has the instructions.
-                unsafe { $module::scores(keys, queries, out) }
             }
 
             fn run<R>(self, f: impl FnOnce() -> R) -> R {
@@ -99,23 +88,11 @@ macro_rules! encoding {
                 for p in 0..P {
                     let scales = panels[p].scales;
                     for t in 0..T {
-                        let [high, low] = sums[p][t].map(|sums| lanes(sums));
-                        out[p][t] = array::from_fn(|i| {
-                            let exponent = rows[t].exponent + scales.exponents[i] + RESIDUAL_BITS as i32;
-                            let sum = 256 * i64::from(high[i]) + i64::from(low[i]);
-                            rescale(sum, scales.mantissas[i] as u32, exponent)
-                        });
+                        let halves = sums[p][t].map(|sums| lanes(sums));
+                        let exponent = rows[t].exponent + RESIDUAL_BITS as i32;
+                        out[p][t] = rescale_halves(halves, &scales.mantissas, &scales.exponents, exponent);
                     }
                 }
-            }
-
-            #[target_feature(enable = $features)]
-            pub(super) fn scores<const T: usize>(
-                keys: Keys<'_>,
-                queries: [QueryRow<'_>; T],
-                out: [&mut [Sixteen]; T],
-            ) {
-                portable::scores(keys, queries, out);
             }
 
             #[target_feature(enable = $features)]

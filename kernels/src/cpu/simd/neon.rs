@@ -5,11 +5,11 @@ use core::arch::asm;
 use core::array;
 use std::arch::is_aarch64_feature_detected;
 
-use super::{Keys, Panel, QueryRow, Simd, Sixteen};
+use super::portable::rescale_halves;
+use super::{Panel, Simd, Sixteen};
 use crate::cpu::packed::{DEPTH, LANES};
 use crate::cpu::planes::PlaneRow;
 use crate::formats::RESIDUAL_BITS;
-use crate::rounding::rescale;
 
 /// A processor with NEON and its dot products.
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +35,6 @@ impl Simd for Neon {
             // SAFETY: the token proves that the processor has the instructions.
             unsafe { linear(panel, rows, out) }
         }
-    }
-
-    fn scores<const T: usize>(self, keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
-        super::portable::scores(keys, queries, out);
     }
 
     fn run<R>(self, f: impl FnOnce() -> R) -> R {
@@ -80,11 +76,8 @@ fn linear<const T: usize>(panel: &Panel<'_>, rows: [PlaneRow<'_>; T], out: &mut 
                 unsafe { vst1q_s32(lanes[half].as_mut_ptr().add(4 * quarter), sums[t][half][quarter]) };
             }
         }
-        out[t] = array::from_fn(|i| {
-            let exponent = rows[t].exponent + panel.scales.exponents[i] + RESIDUAL_BITS as i32;
-            let sum = 256 * i64::from(lanes[0][i]) + i64::from(lanes[1][i]);
-            rescale(sum, panel.scales.mantissas[i] as u32, exponent)
-        });
+        let exponent = rows[t].exponent + RESIDUAL_BITS as i32;
+        out[t] = rescale_halves(lanes, &panel.scales.mantissas, &panel.scales.exponents, exponent);
     }
 }
 

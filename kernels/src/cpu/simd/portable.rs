@@ -46,10 +46,6 @@ impl Simd for Portable {
         }
     }
 
-    fn scores<const T: usize>(self, keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
-        scores(keys, queries, out);
-    }
-
     #[inline(always)]
     fn run<R>(self, f: impl FnOnce() -> R) -> R {
         f()
@@ -69,6 +65,20 @@ pub(super) fn requantise(mut sums: [i64; LANES], row: &PlaneRow<'_>, panel: &Pan
     out
 }
 
+/// `256 * high + low` by each lane's scale; `exponent` is added to all of theirs.
+#[inline(always)]
+pub(super) fn rescale_halves(
+    [high, low]: [Sixteen; 2],
+    mantissas: &Sixteen,
+    exponents: &Sixteen,
+    exponent: i32,
+) -> Sixteen {
+    core::array::from_fn(|lane| {
+        let sum = 256 * i64::from(high[lane]) + i64::from(low[lane]);
+        rescale(sum, mantissas[lane] as u32, exponents[lane] + exponent)
+    })
+}
+
 /// Scores by plain loops.
 #[inline(always)]
 pub(super) fn scores<const T: usize>(keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
@@ -84,10 +94,7 @@ pub(super) fn scores<const T: usize>(keys: Keys<'_>, queries: [QueryRow<'_>; T],
                     low[lane] += i32::from(key[0]) * i32::from(l[0]) + i32::from(key[1]) * i32::from(l[1]);
                 }
             }
-            for lane in 0..LANES {
-                let sum = 256 * i64::from(high[lane]) + i64::from(low[lane]);
-                out[lane] = rescale(sum, keys.mantissa, query.exponent + exponents[lane]);
-            }
+            *out = rescale_halves([high, low], &[keys.mantissa as i32; LANES], exponents, query.exponent);
         }
     }
 }
