@@ -67,8 +67,10 @@ impl<CTX: ContextTr<Cfg: Cfg<Spec = SpecId>>> PrecompileProvider<CTX> for Dummy 
             Some(1) => (InstructionResult::Revert, input),
             Some(2) => return Err("the dummy has no weights".to_owned()),
             Some(4) => {
-                let slot =
-                    context.journal_mut().sload(CONTRACT, U256::from(1)).map_err(|e| format!("{e:?}"))?;
+                let journal = context.journal_mut();
+                // The journal panics on the slots of an account that the transaction has not loaded yet.
+                journal.load_account(CONTRACT).map_err(|e| format!("{e:?}"))?;
+                let slot = journal.sload(CONTRACT, U256::from(1)).map_err(|e| format!("{e:?}"))?;
                 (InstructionResult::Return, slot.data.to_be_bytes_vec().into())
             }
             _ => {
