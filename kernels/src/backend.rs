@@ -5,12 +5,15 @@
 //! So batch composition, tiling and threads cannot change a bit.
 
 use core::fmt::Debug;
+use core::ops::Range;
 
 use thiserror::Error;
 
+use crate::activation::{Activation, SoftCap};
 use crate::bounds::{AttentionShape, BoundsError, MAX_CONTEXT, MAX_INPUTS, MAX_OUTPUTS, length, within};
 use crate::formats::{Scale, TokenId};
 use crate::sampling::Sampling;
+use crate::softmax::attention_scale;
 
 /// A failure of the device, never of the numbers: there is no "other answer".
 #[derive(Debug, Error)]
@@ -81,11 +84,13 @@ impl LinearWeights<'_> {
     }
 }
 
-/// The gains of an RMSNorm.
+/// The weights of an RMSNorm or a LayerNorm.
 #[derive(Clone, Copy, Debug)]
 pub struct NormWeights<'a> {
     /// One gain per channel, Q20.
     pub gains_q20: &'a [i32],
+    /// One bias per channel, Q20: a LayerNorm, which also takes the mean away. `None` for an RMSNorm.
+    pub biases_q20: Option<&'a [i32]>,
     /// The norm's epsilon, Q32.
     pub epsilon_q32: i64,
 }
@@ -119,6 +124,35 @@ pub struct Row {
     pub position: usize,
 }
 
+/// What a query of one attention layer sees, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attention {
+    /// The layer whose keys and values are written and read.
+    pub layer: usize,
+    /// What makes scores of dot products: [`attention_scale`].
+    pub scale: Scale,
+    /// Whether a query sees the positions up to its own only. If not, all of its sequence that has been written.
+    pub causal: bool,
+    /// Of those, only so many last ones: a sliding window (Beltagy et al., arXiv:2004.05150). Causal layers only.
+    pub window: Option<usize>,
+    /// A bound on scores, in log2 units.
+    pub soft_cap: Option<SoftCap>,
+}
+
+impl Attention {
+    /// Causal attention of heads of `head_dim` channels without window and cap.
+    pub const fn causal(layer: usize, head_dim: usize) -> Self {
+        Self { layer, scale: attention_scale(head_dim), causal: true, window: None, soft_cap: None }
+    }
+
+    /// The positions that the query at `position` sees in a sequence of `length`.
+    pub fn sees(&self, position: usize, length: usize) -> Range<usize> {
+        let end = if self.causal { position + 1 } else { length };
+        let first = self.window.map_or(0, |window| end.saturating_sub(window.max(1)));
+        first..end
+    }
+}
+
 /// One token to choose from a row of logits.
 #[derive(Clone, Copy, Debug)]
 pub struct SampleRequest {
@@ -137,8 +171,10 @@ pub struct SampleRequest {
 pub trait Backend: Send + Sync + Debug + 'static {
     /// An int8 matrix with per-channel scales, in the layout that the device likes.
     type Linear: Send + Sync + Debug;
-    /// Gains and epsilon of an RMSNorm.
+    /// Gains, biases and epsilon of a norm.
     type Norm: Send + Sync + Debug;
+    /// A number for each channel, Q16.
+    type Bias: Send + Sync + Debug;
     /// Cosines and sines for each position.
     type Rope: Send + Sync + Debug;
     /// `[rows, width]` of `i32` in Q16: residual stream, linear outputs, logits.
@@ -159,7 +195,9 @@ pub trait Backend: Send + Sync + Debug + 'static {
 
     /// Takes a matrix over. Checks its shape against the accumulator bounds.
     fn load_linear(&self, weights: LinearWeights<'_>) -> Result<Self::Linear, BackendError>;
-    /// Takes a norm's gains over.
+    /// Takes a bias over: Q16 numbers within `+-(2^31 - 1)`.
+    fn load_bias(&self, values_q16: &[i32]) -> Result<Self::Bias, BackendError>;
+    /// Takes a norm's weights over.
     fn load_norm(&self, weights: NormWeights<'_>) -> Result<Self::Norm, BackendError>;
     /// Builds the rotation table for positions `0 .. context` from frequencies in turns per token (Q64).
     fn load_rope(&self, frequencies_q64: &[u64], context: usize) -> Result<Self::Rope, BackendError>;
@@ -171,20 +209,25 @@ pub trait Backend: Send + Sync + Debug + 'static {
     /// An empty cache for one sequence.
     fn kv_cache(&self, shape: KvShape) -> Result<Self::KvCache, BackendError>;
 
-    /// Row `i` of `out` becomes row `tokens[i]` of the embedding.
+    /// Row `i` of `out` becomes row `tokens[i]` of the embedding, times `factor`.
     fn embed(
         &self,
         table: &Self::Linear,
         tokens: &[TokenId],
+        factor: Scale,
         out: &mut Self::Residual,
     ) -> Result<(), BackendError>;
-    /// RMSNorm with its gain, quantised per row.
-    fn rmsnorm(
+    /// Norm of each row with its gains, quantised per row.
+    fn norm(
         &self,
         x: &Self::Residual,
         norm: &Self::Norm,
         out: &mut Self::Activations,
     ) -> Result<(), BackendError>;
+    /// Norm of each run of channels as wide as the norm (a row, or each head of a row), in place.
+    fn normalise(&self, x: &mut Self::Residual, norm: &Self::Norm) -> Result<(), BackendError>;
+    /// Quantises each row as it is.
+    fn quantise(&self, x: &Self::Residual, out: &mut Self::Activations) -> Result<(), BackendError>;
     /// `out = x * weights^T`, requantised to Q16.
     fn linear(
         &self,
@@ -200,15 +243,15 @@ pub trait Backend: Send + Sync + Debug + 'static {
         head_dim: usize,
         x: &mut Self::Residual,
     ) -> Result<(), BackendError>;
-    /// Writes the keys and values of `rows` into their caches at layer `layer`, then attends each query to all positions up to and
-    /// including its own. The concatenated heads are quantised per row.
+    /// Writes the keys and values of `rows` into their caches, then attends each query to the positions that it sees. The concatenated
+    /// heads are quantised per row.
     #[allow(
         clippy::too_many_arguments,
         reason = "one argument per operand of the formula; a struct would only rename them"
     )]
     fn attention(
         &self,
-        layer: usize,
+        attention: Attention,
         rows: &[Row],
         q: &Self::Residual,
         k: &Self::Residual,
@@ -216,15 +259,20 @@ pub trait Backend: Send + Sync + Debug + 'static {
         caches: &mut [&mut Self::KvCache],
         out: &mut Self::Activations,
     ) -> Result<(), BackendError>;
-    /// `silu(gate) * up`, quantised per row.
-    fn silu_gate(
+    /// `activation(gate) * up`, or `activation(gate)` without `up`, quantised per row.
+    fn gate(
         &self,
+        activation: Activation,
         gate: &Self::Residual,
-        up: &Self::Residual,
+        up: Option<&Self::Residual>,
         out: &mut Self::Activations,
     ) -> Result<(), BackendError>;
     /// `x += y`, saturating.
     fn add(&self, x: &mut Self::Residual, y: &Self::Residual) -> Result<(), BackendError>;
+    /// Adds the bias to each row, saturating.
+    fn add_bias(&self, x: &mut Self::Residual, bias: &Self::Bias) -> Result<(), BackendError>;
+    /// Bounds each number, in place.
+    fn soft_cap(&self, x: &mut Self::Residual, cap: SoftCap) -> Result<(), BackendError>;
     /// Copies the rows named by `rows` to the top of `out`.
     fn select_rows(
         &self,

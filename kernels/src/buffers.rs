@@ -3,8 +3,10 @@
 use rayon::prelude::*;
 
 use crate::backend::{BackendError, SampleRequest};
+use crate::bounds::{BoundsError, MAX_OUTPUTS, within};
 use crate::formats::TokenId;
 use crate::pool::Pool;
+use crate::rounding::saturate32;
 
 pub(crate) fn mismatch(kernel: &'static str, expected: String, actual: String) -> BackendError {
     BackendError::Shape { kernel, expected, actual }
@@ -20,6 +22,32 @@ pub(crate) fn same_width(kernel: &'static str, expected: usize, actual: usize) -
 
 pub(crate) fn in_use(kernel: &'static str, row: usize, rows: usize) -> Result<(), BackendError> {
     if row < rows { Ok(()) } else { Err(mismatch(kernel, format!("a row below {rows}"), row.to_string())) }
+}
+
+/// `x += y`, saturating.
+#[inline(always)]
+pub(crate) fn add_row(x: &mut [i32], y: &[i32]) {
+    for (x, &y) in x.iter_mut().zip(y) {
+        *x = saturate32(i64::from(*x) + i64::from(y));
+    }
+}
+
+/// A number for each channel, Q16.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bias(Vec<i32>);
+
+impl Bias {
+    pub(crate) fn new(values: &[i32]) -> Result<Self, BoundsError> {
+        within("bias width", values.len(), MAX_OUTPUTS)?;
+        if values.contains(&i32::MIN) {
+            return Err(BoundsError::Value { what: "bias" });
+        }
+        Ok(Self(values.to_vec()))
+    }
+
+    pub(crate) fn values(&self) -> &[i32] {
+        &self.0
+    }
 }
 
 /// `[rows, width]` of `i32` in Q16.
@@ -81,6 +109,23 @@ impl Residual {
 
     pub(crate) fn expect(&self, kernel: &'static str, width: usize) -> Result<(), BackendError> {
         same_width(kernel, width, self.width)
+    }
+
+    /// Whole runs of `run` channels.
+    pub(crate) fn expect_runs(&self, kernel: &'static str, run: usize) -> Result<(), BackendError> {
+        if self.width.is_multiple_of(run) {
+            Ok(())
+        } else {
+            Err(mismatch(kernel, format!("runs of {run} channels"), self.width.to_string()))
+        }
+    }
+
+    /// If there is another, that it has the same rows and width.
+    pub(crate) fn expect_twin(&self, kernel: &'static str, other: Option<&Self>) -> Result<(), BackendError> {
+        other.map_or(Ok(()), |other| {
+            other.expect(kernel, self.width)?;
+            other.expect_rows(kernel, self.rows)
+        })
     }
 
     /// Replaces the contents by whole rows.

@@ -1,6 +1,6 @@
 //! What the key-value caches of the CPU backends have in common: a call of attention is checked and written in one way.
 
-use crate::backend::{BackendError, KvShape, Row};
+use crate::backend::{Attention, BackendError, KvShape, Row};
 use crate::buffers::{Residual, mismatch};
 
 /// Keys and values of one sequence, all layers.
@@ -17,11 +17,14 @@ pub(crate) trait Cache {
 
 /// Checks a call of attention and writes its keys and values into the caches.
 pub(crate) fn write_rows<C: Cache>(
-    layer: usize,
+    Attention { layer, causal, window, .. }: Attention,
     rows: &[Row],
     [q, k, v]: [&Residual; 3],
     caches: &mut [&mut C],
 ) -> Result<(), BackendError> {
+    if window.is_some() && !causal {
+        return Err(mismatch("attention", "a window of a causal layer".into(), "of another".into()));
+    }
     for x in [q, k, v] {
         x.expect_rows("attention", rows.len())?;
     }

@@ -23,12 +23,16 @@ pub use isa::CpuKind;
 pub use packed::PackedLinear;
 pub use planes::Planes;
 
-use crate::backend::{Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest};
-use crate::buffers::Residual;
-use crate::formats::{RESIDUAL_BITS, TokenId};
+use crate::activation::{Activation, SoftCap, cap_row, gate_row};
+use crate::backend::{
+    Attention, Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest,
+};
+use crate::buffers::{Bias, Residual, add_row};
+use crate::formats::{RESIDUAL_BITS, Scale, TokenId};
 use crate::pool::Pool;
-use crate::rounding::{rescale, saturate32};
-use crate::scalar::{Norm, RopeTable, rmsnorm_row, rotate_head};
+use crate::quantise::quantise_q16;
+use crate::rounding::{product, rescale};
+use crate::scalar::{Norm, RopeTable, norm_row, normalise_row, rotate_head};
 
 /// The CPU backend.
 #[derive(Clone, Debug)]
@@ -69,6 +73,7 @@ impl Cpu {
 impl Backend for Cpu {
     type Linear = PackedLinear;
     type Norm = Norm;
+    type Bias = Bias;
     type Rope = RopeTable;
     type Residual = Residual;
     type Activations = Planes;
@@ -88,6 +93,10 @@ impl Backend for Cpu {
 
     fn load_norm(&self, weights: NormWeights<'_>) -> Result<Norm, BackendError> {
         Ok(Norm::new(weights)?)
+    }
+
+    fn load_bias(&self, values_q16: &[i32]) -> Result<Bias, BackendError> {
+        Ok(Bias::new(values_q16)?)
     }
 
     fn load_rope(&self, frequencies_q64: &[u64], context: usize) -> Result<RopeTable, BackendError> {
@@ -110,6 +119,7 @@ impl Backend for Cpu {
         &self,
         table: &PackedLinear,
         tokens: &[TokenId],
+        factor: Scale,
         out: &mut Residual,
     ) -> Result<(), BackendError> {
         out.start("embed", tokens.len(), table.inputs())?;
@@ -118,6 +128,7 @@ impl Backend for Cpu {
                 return Err(BackendError::TokenOutOfRange { token, vocabulary: table.outputs() });
             }
             let (weights, mantissa, exponent) = table.row(token.index());
+            let (mantissa, exponent) = product(mantissa, exponent, factor);
             for (x, w) in out.row_mut(i).iter_mut().zip(weights) {
                 *x = rescale(i64::from(w), mantissa, exponent + RESIDUAL_BITS as i32);
             }
@@ -125,13 +136,35 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn rmsnorm(&self, x: &Residual, norm: &Norm, out: &mut Planes) -> Result<(), BackendError> {
-        x.expect("rmsnorm", norm.width())?;
-        out.start("rmsnorm", x.rows(), x.width())?;
+    fn norm(&self, x: &Residual, norm: &Norm, out: &mut Planes) -> Result<(), BackendError> {
+        x.expect("norm", norm.width())?;
+        out.start("norm", x.rows(), x.width())?;
         out.for_each_row(&self.pool, self.isa, |i, activations| {
             self.isa.run(
                 #[inline(always)]
-                || rmsnorm_row(x.row(i), norm, activations),
+                || norm_row(x.row(i), norm, activations),
+            )
+        });
+        Ok(())
+    }
+
+    fn normalise(&self, x: &mut Residual, norm: &Norm) -> Result<(), BackendError> {
+        x.expect_runs("normalise", norm.width())?;
+        x.for_each_row(&self.pool, |_, row| {
+            self.isa.run(
+                #[inline(always)]
+                || row.chunks_exact_mut(norm.width()).for_each(|run| normalise_row(run, norm)),
+            );
+        });
+        Ok(())
+    }
+
+    fn quantise(&self, x: &Residual, out: &mut Planes) -> Result<(), BackendError> {
+        out.start("quantise", x.rows(), x.width())?;
+        out.for_each_row(&self.pool, self.isa, |i, activations| {
+            self.isa.run(
+                #[inline(always)]
+                || quantise_q16(x.row(i), activations),
             )
         });
         Ok(())
@@ -168,7 +201,7 @@ impl Backend for Cpu {
 
     fn attention(
         &self,
-        layer: usize,
+        attention: Attention,
         rows: &[Row],
         q: &Residual,
         k: &Residual,
@@ -176,21 +209,30 @@ impl Backend for Cpu {
         caches: &mut [&mut PackedCache],
         out: &mut Planes,
     ) -> Result<(), BackendError> {
-        attention::attention(self.isa, &self.pool, layer, rows, [q, k, v], caches, out)
+        attention::attention(self.isa, &self.pool, attention, rows, [q, k, v], caches, out)
     }
 
-    fn silu_gate(&self, gate: &Residual, up: &Residual, out: &mut Planes) -> Result<(), BackendError> {
-        up.expect("silu_gate", gate.width())?;
-        up.expect_rows("silu_gate", gate.rows())?;
-        out.start("silu_gate", gate.rows(), gate.width())?;
-        out.for_each_row(&self.pool, self.isa, |i, activations| {
-            rows::with_buffer(gate.width(), |silu| {
+    fn gate(
+        &self,
+        activation: Activation,
+        gate: &Residual,
+        up: Option<&Residual>,
+        out: &mut Planes,
+    ) -> Result<(), BackendError> {
+        gate.expect_twin("gate", up)?;
+        out.start("gate", gate.rows(), gate.width())?;
+        out.for_each_row(&self.pool, self.isa, |i, activations| match (activation, up) {
+            (Activation::Silu, Some(up)) => rows::with_buffer(gate.width(), |silu| {
                 with_simd!(self.isa, simd => simd.silu(gate.row(i), silu));
                 self.isa.run(
                     #[inline(always)]
-                    || rows::gate_row(silu, up.row(i), activations),
+                    || rows::silu_gate_row(silu, up.row(i), activations),
                 )
-            })
+            }),
+            _ => self.isa.run(
+                #[inline(always)]
+                || gate_row(activation, gate.row(i), up.map(|up| up.row(i)), activations),
+            ),
         });
         Ok(())
     }
@@ -198,17 +240,29 @@ impl Backend for Cpu {
     fn add(&self, x: &mut Residual, y: &Residual) -> Result<(), BackendError> {
         y.expect("add", x.width())?;
         y.expect_rows("add", x.rows())?;
-        for i in 0..x.rows() {
-            let (x, y) = (x.row_mut(i), y.row(i));
+        self.isa.run(
+            #[inline(always)]
+            || (0..x.rows()).for_each(|i| add_row(x.row_mut(i), y.row(i))),
+        );
+        Ok(())
+    }
+
+    fn add_bias(&self, x: &mut Residual, bias: &Bias) -> Result<(), BackendError> {
+        x.expect("add_bias", bias.values().len())?;
+        self.isa.run(
+            #[inline(always)]
+            || (0..x.rows()).for_each(|i| add_row(x.row_mut(i), bias.values())),
+        );
+        Ok(())
+    }
+
+    fn soft_cap(&self, x: &mut Residual, cap: SoftCap) -> Result<(), BackendError> {
+        x.for_each_row(&self.pool, |_, row| {
             self.isa.run(
                 #[inline(always)]
-                || {
-                    for (x, &y) in x.iter_mut().zip(y) {
-                        *x = saturate32(i64::from(*x) + i64::from(y));
-                    }
-                },
+                || cap_row(row, cap),
             );
-        }
+        });
         Ok(())
     }
 

@@ -6,8 +6,8 @@
 //!
 //! How data flows through it: a model file becomes [`weights`] (int8 rows with a scale each), a [`Backend`] loads them
 //! into its own opaque buffers, and a transformer graph calls the backend's kernels in order:
-//! `embed -> (rmsnorm -> linear -> rope -> attention -> linear -> add -> rmsnorm -> linear -> silu_gate -> linear -> add)* ->
-//! rmsnorm -> linear -> argmax or sample`.
+//! `embed -> (norm -> linear -> rope -> attention -> linear -> add -> norm -> linear -> gate -> linear -> add)* -> norm -> linear ->
+//! argmax or sample`.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -18,6 +18,7 @@
 //! | [`quantise`](mod@quantise) | activations to int16 with a power-of-two exponent |
 //! | [`softmax`] | order-free softmax weights and log-probabilities |
 //! | [`sampling`] | greedy and seeded sampling, the counter-based PRF |
+//! | [`activation`] | SiLU, GELU and the soft cap |
 //! | [`backend`] | the [`Backend`] trait: what a device must compute |
 //! | [`scalar`] | the reference backend |
 //! | [`cpu`] | the processor's backend: the same integers by SIMD |
@@ -27,6 +28,7 @@
 #![deny(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
+pub mod activation;
 pub mod backend;
 pub mod bounds;
 pub mod buffers;
@@ -44,7 +46,10 @@ pub mod softmax;
 pub mod tables;
 pub mod weights;
 
-pub use backend::{Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest};
+pub use activation::{Activation, SoftCap};
+pub use backend::{
+    Attention, Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest,
+};
 pub use bounds::{AttentionShape, BoundsError};
 pub use cpu::{Cpu, CpuKind};
 pub use formats::{ACTIVATION_LIMIT, Scale, TokenId};

@@ -99,6 +99,20 @@ pub(crate) const fn scale_from(value: u128, exponent: i32) -> Scale {
     normalised(rounded as u64, exponent + down as i32)
 }
 
+/// The mantissa and exponent of a product of two scales, rounded to 23 bits.
+pub const fn product(mantissa: u32, exponent: i32, factor: Scale) -> (u32, i32) {
+    let exact = mantissa as u64 * factor.mantissa() as u64;
+    // Between 2^44 and 2^46.
+    let down = 64 - exact.leading_zeros() - MANTISSA_BITS;
+    let rounded = (exact + (1 << (down - 1))) >> down;
+    let exponent = exponent + factor.exponent() + down as i32;
+    if rounded >> MANTISSA_BITS == 0 {
+        (rounded as u32, exponent)
+    } else {
+        ((rounded >> 1) as u32, exponent + 1)
+    }
+}
+
 /// A mantissa in `2^22 ..= 2^23` brought below `2^23`.
 const fn normalised(mantissa: u64, exponent: i32) -> Scale {
     let (mantissa, exponent) =
@@ -154,6 +168,15 @@ mod tests {
             let limit = BigInt::from(i32::MAX);
             let expected = exact(&(BigInt::from(acc) * mantissa), exponent).min(limit.clone()).max(-limit);
             prop_assert_eq!(BigInt::from(rescale(acc, mantissa, exponent)), expected);
+        }
+
+        #[test]
+        fn products_are_within_half_a_step(a in 1u32 << 22..1 << 23, b in 1u32 << 22..1 << 23, e in -90i32..90) {
+            let (mantissa, exponent) = product(a, e, Scale::new(b, -7).unwrap());
+            prop_assert!((1 << 22..1 << 23).contains(&mantissa));
+            let (exact, rounded) = (u64::from(a) * u64::from(b), u64::from(mantissa) << (exponent - e + 7));
+            prop_assert!(exact.abs_diff(rounded) << 23 <= exact);
+            prop_assert_eq!(product(a, e, Scale::ONE), (a, e));
         }
 
         #[test]

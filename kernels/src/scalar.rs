@@ -5,21 +5,23 @@
 
 mod attention;
 mod linear;
-mod rmsnorm;
+mod norm;
 mod rope;
-mod silu;
 
 pub use attention::{KvCache, attention_row};
 pub use linear::{Linear, dot};
-pub use rmsnorm::{Norm, rmsnorm_row};
+pub use norm::{Norm, norm_row, normalise_row};
 pub use rope::{RopeTable, rotate_head};
-pub use silu::silu_gate_row;
 
-use crate::backend::{Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest};
-use crate::buffers::{Activations, Residual};
-use crate::formats::{RESIDUAL_BITS, TokenId};
+use crate::activation::{Activation, SoftCap, cap_row, gate_row};
+use crate::backend::{
+    Attention, Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest,
+};
+use crate::buffers::{Activations, Bias, Residual, add_row};
+use crate::formats::{RESIDUAL_BITS, Scale, TokenId};
 use crate::pool::Pool;
-use crate::rounding::{rescale, saturate32};
+use crate::quantise::quantise_q16;
+use crate::rounding::{product, rescale};
 
 /// The scalar reference backend.
 #[derive(Clone, Debug)]
@@ -53,6 +55,7 @@ impl Default for Scalar {
 impl Backend for Scalar {
     type Linear = Linear;
     type Norm = Norm;
+    type Bias = Bias;
     type Rope = RopeTable;
     type Residual = Residual;
     type Activations = Activations;
@@ -74,6 +77,10 @@ impl Backend for Scalar {
         Ok(Norm::new(weights)?)
     }
 
+    fn load_bias(&self, values_q16: &[i32]) -> Result<Bias, BackendError> {
+        Ok(Bias::new(values_q16)?)
+    }
+
     fn load_rope(&self, frequencies_q64: &[u64], context: usize) -> Result<RopeTable, BackendError> {
         Ok(RopeTable::new(frequencies_q64, context)?)
     }
@@ -90,24 +97,45 @@ impl Backend for Scalar {
         Ok(KvCache::new(shape)?)
     }
 
-    fn embed(&self, table: &Linear, tokens: &[TokenId], out: &mut Residual) -> Result<(), BackendError> {
+    fn embed(
+        &self,
+        table: &Linear,
+        tokens: &[TokenId],
+        factor: Scale,
+        out: &mut Residual,
+    ) -> Result<(), BackendError> {
         out.start("embed", tokens.len(), table.inputs())?;
         for (i, &token) in tokens.iter().enumerate() {
             if token.index() >= table.outputs() {
                 return Err(BackendError::TokenOutOfRange { token, vocabulary: table.outputs() });
             }
             let (weights, scale) = table.row(token.index());
+            let (mantissa, exponent) = product(scale.mantissa(), scale.exponent(), factor);
             for (x, &w) in out.row_mut(i).iter_mut().zip(weights) {
-                *x = rescale(i64::from(w), scale.mantissa(), scale.exponent() + RESIDUAL_BITS as i32);
+                *x = rescale(i64::from(w), mantissa, exponent + RESIDUAL_BITS as i32);
             }
         }
         Ok(())
     }
 
-    fn rmsnorm(&self, x: &Residual, norm: &Norm, out: &mut Activations) -> Result<(), BackendError> {
-        x.expect("rmsnorm", norm.width())?;
-        out.start("rmsnorm", x.rows(), x.width())?;
-        out.for_each_row(&self.pool, |i, activations| rmsnorm_row(x.row(i), norm, activations));
+    fn norm(&self, x: &Residual, norm: &Norm, out: &mut Activations) -> Result<(), BackendError> {
+        x.expect("norm", norm.width())?;
+        out.start("norm", x.rows(), x.width())?;
+        out.for_each_row(&self.pool, |i, activations| norm_row(x.row(i), norm, activations));
+        Ok(())
+    }
+
+    fn normalise(&self, x: &mut Residual, norm: &Norm) -> Result<(), BackendError> {
+        x.expect_runs("normalise", norm.width())?;
+        x.for_each_row(&self.pool, |_, row| {
+            row.chunks_exact_mut(norm.width()).for_each(|run| normalise_row(run, norm));
+        });
+        Ok(())
+    }
+
+    fn quantise(&self, x: &Residual, out: &mut Activations) -> Result<(), BackendError> {
+        out.start("quantise", x.rows(), x.width())?;
+        out.for_each_row(&self.pool, |i, activations| quantise_q16(x.row(i), activations));
         Ok(())
     }
 
@@ -137,7 +165,7 @@ impl Backend for Scalar {
 
     fn attention(
         &self,
-        layer: usize,
+        attention: Attention,
         rows: &[Row],
         q: &Residual,
         k: &Residual,
@@ -145,25 +173,39 @@ impl Backend for Scalar {
         caches: &mut [&mut KvCache],
         out: &mut Activations,
     ) -> Result<(), BackendError> {
-        attention::attention(&self.pool, layer, rows, [q, k, v], caches, out)
+        attention::attention(&self.pool, attention, rows, [q, k, v], caches, out)
     }
 
-    fn silu_gate(&self, gate: &Residual, up: &Residual, out: &mut Activations) -> Result<(), BackendError> {
-        up.expect("silu_gate", gate.width())?;
-        up.expect_rows("silu_gate", gate.rows())?;
-        out.start("silu_gate", gate.rows(), gate.width())?;
-        out.for_each_row(&self.pool, |i, activations| silu_gate_row(gate.row(i), up.row(i), activations));
+    fn gate(
+        &self,
+        activation: Activation,
+        gate: &Residual,
+        up: Option<&Residual>,
+        out: &mut Activations,
+    ) -> Result<(), BackendError> {
+        gate.expect_twin("gate", up)?;
+        out.start("gate", gate.rows(), gate.width())?;
+        out.for_each_row(&self.pool, |i, activations| {
+            gate_row(activation, gate.row(i), up.map(|up| up.row(i)), activations)
+        });
         Ok(())
     }
 
     fn add(&self, x: &mut Residual, y: &Residual) -> Result<(), BackendError> {
         y.expect("add", x.width())?;
         y.expect_rows("add", x.rows())?;
-        for i in 0..x.rows() {
-            for (x, &y) in x.row_mut(i).iter_mut().zip(y.row(i)) {
-                *x = saturate32(i64::from(*x) + i64::from(y));
-            }
-        }
+        (0..x.rows()).for_each(|i| add_row(x.row_mut(i), y.row(i)));
+        Ok(())
+    }
+
+    fn add_bias(&self, x: &mut Residual, bias: &Bias) -> Result<(), BackendError> {
+        x.expect("add_bias", bias.values().len())?;
+        (0..x.rows()).for_each(|i| add_row(x.row_mut(i), bias.values()));
+        Ok(())
+    }
+
+    fn soft_cap(&self, x: &mut Residual, cap: SoftCap) -> Result<(), BackendError> {
+        x.for_each_row(&self.pool, |_, row| cap_row(row, cap));
         Ok(())
     }
 

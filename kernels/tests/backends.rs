@@ -9,8 +9,8 @@ use metis_kernels::rounding::{rescale, round_div, round_shift, saturate32, shift
 use metis_kernels::softmax::{attention_scale, normaliser, score, weight};
 use metis_kernels::tables::sigmoid;
 use metis_kernels::{
-    ACTIVATION_LIMIT, AttentionShape, Backend, Cpu, CpuKind, KvShape, LinearWeights, NormWeights, Row,
-    SampleRequest, Sampling, Scalar, Scale, TokenId,
+    ACTIVATION_LIMIT, Activation, Attention, AttentionShape, Backend, Cpu, CpuKind, KvShape, LinearWeights,
+    NormWeights, Row, SampleRequest, Sampling, Scalar, Scale, SoftCap, TokenId,
 };
 use num_bigint::BigInt;
 use proptest::prelude::*;
@@ -167,17 +167,28 @@ impl Random {
 fn attention_is_the_scalar_one<B: Backend>(backend: &B) {
     let shape =
         (1usize..4, 1usize..8, prop_oneof![Just(64usize), Just(128), Just(80), Just(256), 1usize..40]);
-    let case = (shape, 1usize..90, 1usize..40, any::<u64>());
-    proptest!(ProptestConfig::with_cases(24), |(((kv_heads, group, dim), positions, chunk, seed) in case)| {
+    let window = prop_oneof![Just(None), (1usize..80).prop_map(Some)];
+    let view = (any::<bool>(), window, prop_oneof![Just(None), (1i32..60).prop_map(Some)]);
+    let case = (shape, 1usize..90, 1usize..40, any::<u64>(), view);
+    proptest!(ProptestConfig::with_cases(32), |(((kv_heads, group, dim), positions, chunk, seed, view) in case)| {
         let shape = AttentionShape { heads: kv_heads * group, kv_heads, head_dim: dim.next_multiple_of(2) };
+        let (causal, window, cap) = view;
+        let view = Attention {
+            causal,
+            window: window.filter(|_| causal),
+            soft_cap: cap.and_then(|cap| SoftCap::new(cap << 16)),
+            ..Attention::causal(0, shape.head_dim)
+        };
+        // Of a sequence that is not causal, every row sees what has been fed: the chunks must be the same.
+        let reference_chunk = if causal { 1 } else { chunk };
         let mut random = Random(seed);
         let mut row = |width: usize| (0..width).map(|_| random.q16()).collect::<Vec<i32>>();
         let rows: Vec<[Vec<i32>; 3]> = (0..2 * positions)
             .map(|_| [row(shape.query_width()), row(shape.kv_width()), row(shape.kv_width())])
             .collect();
         prop_assert_eq!(
-            two_sequences(backend, shape, &rows, chunk),
-            two_sequences(&Scalar::new(), shape, &rows, 1)
+            two_sequences(backend, shape, view, &rows, chunk),
+            two_sequences(&Scalar::new(), shape, view, &rows, reference_chunk)
         );
     });
 }
@@ -186,6 +197,7 @@ fn attention_is_the_scalar_one<B: Backend>(backend: &B) {
 fn two_sequences<B: Backend>(
     backend: &B,
     attention: AttentionShape,
+    view: Attention,
     rows: &[[Vec<i32>; 3]],
     chunk: usize,
 ) -> Vec<(Vec<i16>, i32)> {
@@ -199,7 +211,7 @@ fn two_sequences<B: Backend>(
             .collect();
         let mut out = backend.activations(rows.len(), attention.query_width()).unwrap();
         let (q, k, v) = (part(0), part(1), part(2));
-        backend.attention(0, &places, &q, &k, &v, &mut [&mut first, &mut second], &mut out).unwrap();
+        backend.attention(view, &places, &q, &k, &v, &mut [&mut first, &mut second], &mut out).unwrap();
         answers.extend(read_activations(backend, &out, rows.len()));
     }
     answers
@@ -208,28 +220,55 @@ fn two_sequences<B: Backend>(
 /// Row kernels over the whole range of their inputs.
 fn rows_are_the_scalar_ones<B: Backend>(backend: &B) {
     let scalar = Scalar::new();
-    proptest!(ProptestConfig::with_cases(64), |(width in 1usize..700, rows in 1usize..4, seed: u64)| {
+    proptest!(ProptestConfig::with_cases(64), |(width in 1usize..700, rows in 1usize..4, runs in 1usize..4, seed: u64)| {
         let mut random = Random(seed);
         let mut some = |n: usize| (0..n).map(|_| random.q16()).collect::<Vec<i32>>();
-        let (x, y): (Vec<_>, Vec<_>) = (0..rows).map(|_| (some(width), some(width))).unzip();
-        let gains: Vec<i32> = some(width).iter().map(|g| g >> 2).collect();
-        prop_assert_eq!(row_kernels(backend, &x, &y, &gains), row_kernels(&scalar, &x, &y, &gains));
+        let (x, y): (Vec<_>, Vec<_>) = (0..rows).map(|_| (some(width * runs), some(width * runs))).unzip();
+        let (gains, biases): (Vec<i32>, Vec<i32>) = some(width).iter().zip(&some(width)).map(|(g, b)| (g >> 2, b >> 2)).unzip();
+        prop_assert_eq!(
+            row_kernels(backend, &x, &y, &gains, &biases),
+            row_kernels(&scalar, &x, &y, &gains, &biases)
+        );
     });
 }
 
+/// What every row kernel makes of the rows.
 fn row_kernels<B: Backend>(
     backend: &B,
     x: &[Vec<i32>],
     y: &[Vec<i32>],
     gains: &[i32],
-) -> Vec<Vec<(Vec<i16>, i32)>> {
-    let mut out = backend.activations(x.len(), gains.len()).unwrap();
-    let norm = backend.load_norm(NormWeights { gains_q20: gains, epsilon_q32: 42_950 }).unwrap();
+    biases: &[i32],
+) -> (Vec<Vec<(Vec<i16>, i32)>>, Vec<Vec<Vec<i32>>>) {
+    let (rows, width) = (x.len(), x[0].len());
+    let mut out = backend.activations(rows, width).unwrap();
     let (x_rows, y_rows) = (residual(backend, x), residual(backend, y));
-    backend.rmsnorm(&x_rows, &norm, &mut out).unwrap();
-    let normed = read_activations(backend, &out, x.len());
-    backend.silu_gate(&x_rows, &y_rows, &mut out).unwrap();
-    vec![normed, read_activations(backend, &out, x.len())]
+    let (mut quantised, mut q16) = (vec![], vec![]);
+    for biases_q20 in [None, Some(biases)] {
+        let norm = NormWeights { gains_q20: gains, biases_q20, epsilon_q32: 42_950 };
+        let norm = backend.load_norm(norm).unwrap();
+        let mut runs = residual(backend, x);
+        backend.normalise(&mut runs, &norm).unwrap();
+        q16.push(read_rows(backend, &runs, rows));
+        if width == gains.len() {
+            backend.norm(&x_rows, &norm, &mut out).unwrap();
+            quantised.push(read_activations(backend, &out, rows));
+        }
+    }
+    for activation in [Activation::Silu, Activation::GeluTanh, Activation::GeluErf] {
+        for up in [None, Some(&y_rows)] {
+            backend.gate(activation, &x_rows, up, &mut out).unwrap();
+            quantised.push(read_activations(backend, &out, rows));
+        }
+    }
+    backend.quantise(&x_rows, &mut out).unwrap();
+    quantised.push(read_activations(backend, &out, rows));
+    let mut sum = residual(backend, x);
+    backend.add_bias(&mut sum, &backend.load_bias(&y[0]).unwrap()).unwrap();
+    q16.push(read_rows(backend, &sum, rows));
+    backend.soft_cap(&mut sum, SoftCap::new(30 << 16).unwrap()).unwrap();
+    q16.push(read_rows(backend, &sum, rows));
+    (quantised, q16)
 }
 
 fn rows_of_linear_do_not_see_each_other<B: Backend>(backend: &B) {
@@ -241,29 +280,39 @@ fn rows_of_linear_do_not_see_each_other<B: Backend>(backend: &B) {
     });
 }
 
-fn rmsnorm_is_close_to_the_real_one<B: Backend>(backend: &B) {
+fn norms_are_close_to_the_real_ones<B: Backend>(backend: &B) {
     let width = 1usize..400;
     let case = width.prop_flat_map(|n| {
-        (
-            prop::collection::vec(prop::collection::vec(q16(), n), 1..5),
-            prop::collection::vec(-(8i32 << 20)..8 << 20, n),
-        )
+        let gains = prop::collection::vec(-(8i32 << 20)..8 << 20, n);
+        // Half the range: what is further from the mean than the format is wide saturates.
+        let row = prop::collection::vec(q16().prop_map(|x| x / 2), n);
+        (prop::collection::vec(row, 1..5), gains.clone(), prop::option::of(gains))
     });
-    proptest!(ProptestConfig::with_cases(64), |((rows, gains) in case)| {
+    proptest!(ProptestConfig::with_cases(64), |((rows, gains, biases) in case)| {
         let epsilon_q32 = 42_950i64;
-        let norm = backend.load_norm(NormWeights { gains_q20: &gains, epsilon_q32 }).unwrap();
+        let norm = NormWeights { gains_q20: &gains, biases_q20: biases.as_deref(), epsilon_q32 };
+        let norm = backend.load_norm(norm).unwrap();
         let mut out = backend.activations(rows.len(), gains.len()).unwrap();
-        backend.rmsnorm(&residual(backend, &rows), &norm, &mut out).unwrap();
-        for (x, (values, exponent)) in rows.iter().zip(read_activations(backend, &out, rows.len())) {
+        let mut x = residual(backend, &rows);
+        backend.norm(&x, &norm, &mut out).unwrap();
+        backend.normalise(&mut x, &norm).unwrap();
+        let normalised = read_rows(backend, &x, rows.len());
+        for ((x, (values, exponent)), q16) in rows.iter().zip(read_activations(backend, &out, rows.len())).zip(normalised) {
             let real: Vec<f64> = x.iter().map(|&v| f64::from(v) / 65536.0).collect();
-            let mean = real.iter().map(|v| v * v).sum::<f64>() / real.len() as f64;
-            let factor = 1.0 / (mean + epsilon_q32 as f64 / 2f64.powi(32)).sqrt();
+            let mean = if biases.is_some() { real.iter().sum::<f64>() / real.len() as f64 } else { 0.0 };
+            let square = real.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / real.len() as f64;
+            let factor = 1.0 / (square + epsilon_q32 as f64 / 2f64.powi(32)).sqrt();
             let step = 2f64.powi(exponent);
-            for ((x, gain), value) in real.iter().zip(&gains).zip(values) {
-                let expected = x * factor * f64::from(*gain) / 2f64.powi(20);
-                // Half a step of the result, Q20 of the normalised value, and the 2^-29 of the root.
-                let bound = step * 0.51 + f64::from(*gain).abs() / 2f64.powi(41) + expected.abs() * 1e-6;
-                prop_assert!((f64::from(value) * step - expected).abs() <= bound + 1e-9);
+            for (i, (x, value)) in real.iter().zip(values).enumerate() {
+                let gain = f64::from(gains[i]) / 2f64.powi(20);
+                let bias = biases.as_ref().map_or(0.0, |b| f64::from(b[i]) / 2f64.powi(20));
+                let normalised = (x - mean) * factor;
+                let expected = normalised * gain + bias;
+                // Half a step of the result, Q20 of the normalised value, the 2^-29 of the root, and the mean's half step of Q16.
+                let rounded = gain.abs() / 2f64.powi(21) + (expected - bias).abs() * 1e-6
+                    + if biases.is_some() { gain.abs() * factor / 2f64.powi(17) * (1.0 + normalised.powi(2)) * 1.1 } else { 0.0 };
+                prop_assert!((f64::from(value) * step - expected).abs() <= step * 0.51 + rounded + 1e-9);
+                prop_assert!((f64::from(q16[i]) / 65536.0 - expected).abs() <= 0.51 / 65536.0 + rounded + 1e-9);
             }
         }
     });
@@ -320,7 +369,8 @@ fn run_attention<B: Backend>(backend: &B, case: &AttentionCase, chunk: usize) ->
             (0..rows.len()).map(|j| Row { sequence: 0, position: i * chunk + j }).collect();
         let mut out = backend.activations(rows.len(), case.shape.query_width()).unwrap();
         let (q, k, v) = (part(0), part(1), part(2));
-        backend.attention(0, &positions, &q, &k, &v, &mut [&mut cache], &mut out).unwrap();
+        let view = Attention::causal(0, case.shape.head_dim);
+        backend.attention(view, &positions, &q, &k, &v, &mut [&mut cache], &mut out).unwrap();
         answers.extend(read_activations(backend, &out, rows.len()));
     }
     answers
@@ -385,8 +435,22 @@ fn silu_gate_is_the_written_formula<B: Backend>(backend: &B) {
         let expected: Vec<i16> = products.iter().map(|&p| shift_by(p, shift) as i16).collect();
         let mut out = backend.activations(1, gate.len()).unwrap();
         let (gate, up) = (residual(backend, &[gate]), residual(backend, &[up]));
-        backend.silu_gate(&gate, &up, &mut out).unwrap();
+        backend.gate(Activation::Silu, &gate, Some(&up), &mut out).unwrap();
         prop_assert_eq!(&read_activations(backend, &out, 1)[0], &(expected, shift - 32));
+    });
+}
+
+fn embedding_rows_are_the_written_formula<B: Backend>(backend: &B) {
+    let case = (prop::collection::vec(byte(), 1..60), scale(), scale());
+    proptest!(ProptestConfig::with_cases(64), |((bytes, row, factor) in case)| {
+        let weights = LinearWeights { outputs: 1, inputs: bytes.len(), bytes: &bytes, scales: &[row] };
+        let table = backend.load_linear(weights).unwrap();
+        let mut x = backend.residual(1, bytes.len()).unwrap();
+        backend.embed(&table, &[TokenId(0)], factor, &mut x).unwrap();
+        let (mantissa, exponent) = metis_kernels::rounding::product(row.mantissa(), row.exponent(), factor);
+        let expected: Vec<i32> =
+            bytes.iter().map(|&b| rescale(i64::from((b ^ 0x80) as i8), mantissa, exponent + 16)).collect();
+        prop_assert_eq!(&read_rows(backend, &x, 1)[0], &expected);
     });
 }
 
@@ -426,11 +490,13 @@ fn misuse_is_an_error_and_not_a_panic<B: Backend>(backend: &B) {
     let table =
         backend.load_linear(LinearWeights { outputs: 1, inputs: 1, bytes: &[1], scales: &scales }).unwrap();
     let mut x = backend.residual(1, 1).unwrap();
-    assert!(backend.embed(&table, &[TokenId(1)], &mut x).is_err());
-    assert!(backend.embed(&table, &[TokenId(0); 2], &mut x).is_err());
+    assert!(backend.embed(&table, &[TokenId(1)], Scale::ONE, &mut x).is_err());
+    assert!(backend.embed(&table, &[TokenId(0); 2], Scale::ONE, &mut x).is_err());
     assert!(backend.read_row(&x, 3, &mut Vec::new()).is_err());
-    assert!(backend.load_norm(NormWeights { gains_q20: &[i32::MAX], epsilon_q32: 0 }).is_err());
-    assert!(backend.load_norm(NormWeights { gains_q20: &[1], epsilon_q32: -1 }).is_err());
+    assert!(
+        backend.load_norm(NormWeights { gains_q20: &[i32::MAX], biases_q20: None, epsilon_q32: 0 }).is_err()
+    );
+    assert!(backend.load_norm(NormWeights { gains_q20: &[1], biases_q20: None, epsilon_q32: -1 }).is_err());
     assert!(backend.load_rope(&[], 4).is_err());
     let shape = AttentionShape { heads: 3, kv_heads: 2, head_dim: 2 };
     assert!(backend.kv_cache(KvShape { layers: 1, attention: shape, capacity: 1 }).is_err());
@@ -440,8 +506,24 @@ fn misuse_is_an_error_and_not_a_panic<B: Backend>(backend: &B) {
     let mut out = backend.activations(1, 2).unwrap();
     for position in [1, 4] {
         let rows = [Row { sequence: 0, position }];
-        assert!(backend.attention(0, &rows, &row, &row, &row, &mut [&mut cache], &mut out).is_err());
+        let view = Attention::causal(0, 2);
+        assert!(backend.attention(view, &rows, &row, &row, &row, &mut [&mut cache], &mut out).is_err());
     }
+    let rows = [Row { sequence: 0, position: 0 }];
+    for view in
+        [Attention { causal: false, window: Some(2), ..Attention::causal(0, 2) }, Attention::causal(1, 2)]
+    {
+        assert!(backend.attention(view, &rows, &row, &row, &row, &mut [&mut cache], &mut out).is_err());
+    }
+    assert!(backend.load_bias(&[i32::MIN]).is_err());
+    let bias = backend.load_bias(&[1; 3]).unwrap();
+    let mut row = residual(backend, &[vec![1, 2]]);
+    assert!(backend.add_bias(&mut row, &bias).is_err());
+    let three = NormWeights { gains_q20: &[1; 3], biases_q20: None, epsilon_q32: 1 };
+    assert!(backend.normalise(&mut row, &backend.load_norm(three).unwrap()).is_err());
+    assert!(backend.load_norm(NormWeights { biases_q20: Some(&[1]), ..three }).is_err());
+    assert!(backend.load_norm(NormWeights { biases_q20: Some(&[i32::MAX; 3]), ..three }).is_err());
+    assert!(backend.gate(Activation::Silu, &row, Some(&residual(backend, &[vec![1]])), &mut out).is_err());
 }
 
 macro_rules! suite {
@@ -462,7 +544,7 @@ macro_rules! suite {
             #[test]
             fn rows_of_linear_do_not_see_each_other() { super::rows_of_linear_do_not_see_each_other(&$backend); }
             #[test]
-            fn rmsnorm_is_close_to_the_real_one() { super::rmsnorm_is_close_to_the_real_one(&$backend); }
+            fn norms_are_close_to_the_real_ones() { super::norms_are_close_to_the_real_ones(&$backend); }
             #[test]
             fn rope_keeps_lengths_and_row_order() { super::rope_keeps_lengths_and_row_order(&$backend); }
             #[test]
@@ -471,6 +553,8 @@ macro_rules! suite {
             fn attention_is_the_written_formula() { super::attention_is_the_written_formula(&$backend); }
             #[test]
             fn silu_gate_is_the_written_formula() { super::silu_gate_is_the_written_formula(&$backend); }
+            #[test]
+            fn embedding_rows_are_the_written_formula() { super::embedding_rows_are_the_written_formula(&$backend); }
             #[test]
             fn add_saturates() { super::add_saturates(&$backend); }
             #[test]

@@ -1,6 +1,7 @@
-//! Causal attention on the packed cache: scores sixteen positions at a time, the order-free softmax, and values as a matrix product.
+//! Attention on the packed cache: scores sixteen positions at a time, the order-free softmax, and values as a matrix product.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -9,10 +10,11 @@ use super::isa::{Isa, with_simd};
 use super::packed::{DEPTH, LANES, PanelScales};
 use super::planes::{PlaneRow, Planes, split};
 use super::simd::{Keys, Panel, QueryRow, Simd, Sixteen};
-use crate::backend::{BackendError, Row};
-use crate::bounds::{AttentionShape, MAX_HEAD_DIM};
+use crate::activation::cap_row;
+use crate::backend::{Attention, BackendError, Row};
+use crate::bounds::MAX_HEAD_DIM;
 use crate::buffers::{Residual, mismatch};
-use crate::cache::write_rows;
+use crate::cache::{Cache, write_rows};
 use crate::formats::RESIDUAL_BITS;
 use crate::pool::Pool;
 use crate::quantise::{activation_shift, quantise_q16};
@@ -28,13 +30,13 @@ const WORTH_SHARING: usize = 1 << 17;
 pub(super) fn attention(
     isa: Isa,
     pool: &Pool,
-    layer: usize,
+    attention: Attention,
     rows: &[Row],
     qkv: [&Residual; 3],
     caches: &mut [&mut PackedCache],
     out: &mut Planes,
 ) -> Result<(), BackendError> {
-    write_rows(layer, rows, qkv, caches)?;
+    write_rows(attention, rows, qkv, caches)?;
     let [q, ..] = qkv;
     out.start("attention", rows.len(), q.width())?;
     let caches: &[&mut PackedCache] = caches;
@@ -44,21 +46,24 @@ pub(super) fn attention(
         return Err(mismatch("attention", "caches of one shape".into(), "several".into()));
     }
 
-    let group = shape.heads / shape.kv_heads * shape.head_dim;
+    let head_dim = shape.head_dim;
+    let group = shape.heads / shape.kv_heads * head_dim;
     let one = |(i, heads): (usize, &mut [i32])| {
         let (row, kv_head) = (i / shape.kv_heads, i % shape.kv_heads);
         let Row { sequence, position } = rows[row];
         let cache = &*caches[sequence];
         let query = &q.row(row)[kv_head * group..][..group];
         SCRATCH.with_borrow_mut(|scratch| {
-            let job = Job { head: cache.head(layer, kv_head), cache, position };
+            let seen = attention.sees(position, cache.length(attention.layer));
+            let job = Job { head: cache.head(attention.layer, kv_head), head_dim, attention, seen };
             with_simd!(isa, simd => simd.run(
                 #[inline(always)]
                 || job.group(simd, scratch, query, heads),
             ));
         });
     };
-    let work: usize = rows.iter().map(|row| (row.position + 1) * shape.query_width()).sum();
+    let seen = |row: &Row| attention.sees(row.position, caches[row.sequence].length(attention.layer)).len();
+    let work: usize = rows.iter().map(|row| seen(row) * shape.query_width()).sum();
     let heads = out.scratch(rows.len() * q.width());
     if pool.threads() > 1 && work >= WORTH_SHARING {
         pool.run(|| heads.par_chunks_exact_mut(group).enumerate().for_each(one));
@@ -91,18 +96,19 @@ struct Scratch {
 
 /// The query heads of one row that share a key-value head.
 struct Job<'a> {
-    cache: &'a PackedCache,
     head: &'a Head,
-    position: usize,
+    head_dim: usize,
+    attention: Attention,
+    /// Positions.
+    seen: Range<usize>,
 }
 
 impl Job<'_> {
     #[inline(always)]
     fn group<S: Simd>(&self, simd: S, scratch: &mut Scratch, query: &[i32], out: &mut [i32]) {
-        let head_dim = self.cache.shape.attention.head_dim;
-        let tile = TILE * head_dim;
+        let tile = TILE * self.head_dim;
         for (query, out) in query.chunks(tile).zip(out.chunks_mut(tile)) {
-            match query.len() / head_dim {
+            match query.len() / self.head_dim {
                 4 => self.tile::<S, 4>(simd, scratch, query, out),
                 3 => self.tile::<S, 3>(simd, scratch, query, out),
                 2 => self.tile::<S, 2>(simd, scratch, query, out),
@@ -111,22 +117,25 @@ impl Job<'_> {
         }
     }
 
+    /// The blocks of sixteen positions in which there are some that are seen.
+    fn blocks(&self) -> Range<usize> {
+        self.seen.start / LANES..self.seen.end.div_ceil(LANES)
+    }
+
     /// `T` query heads.
     #[inline(always)]
     fn tile<S: Simd, const T: usize>(&self, simd: S, scratch: &mut Scratch, query: &[i32], out: &mut [i32]) {
-        let AttentionShape { head_dim, .. } = self.cache.shape.attention;
-        let blocks = (self.position + 1).div_ceil(LANES);
-        let scale = self.cache.scale;
+        let (head_dim, blocks, scale) = (self.head_dim, self.blocks(), self.attention.scale);
         let mut queries = [Query::EMPTY; T];
         for (query, values) in queries.iter_mut().zip(query.chunks_exact(head_dim)) {
             query.set(values);
         }
         for scores in &mut scratch.scores[..T] {
-            scores.resize(blocks, [0; LANES]);
+            scores.resize(blocks.len(), [0; LANES]);
         }
         let keys = Keys {
-            blocks: &self.head.keys[..blocks * head_dim / 2],
-            exponents: &self.head.key_exponents[..blocks],
+            blocks: &self.head.keys[blocks.start * head_dim / 2..blocks.end * head_dim / 2],
+            exponents: &self.head.key_exponents[blocks],
             mantissa: scale.mantissa(),
         };
         let rows = core::array::from_fn::<_, T, _>(|t| QueryRow {
@@ -145,19 +154,25 @@ impl Job<'_> {
     /// Softmax over the scores of query `t`, and the sum of the values.
     #[inline(always)]
     fn values<S: Simd>(&self, simd: S, t: usize, scratch: &mut Scratch, out: &mut [i32]) {
-        let length = self.position + 1;
+        // From the first position of the first block on; those of it that are before the window count nothing.
+        let first = self.blocks().start * LANES;
+        let (length, unseen) = (self.seen.end - first, self.seen.start - first);
         let Scratch { scores, weights, factors, high, low } = scratch;
-        let scores = &scores[t].as_flattened()[..length];
-        let maxima = &self.head.value_maxima[..length];
+        let scores = &mut scores[t].as_flattened_mut()[unseen..length];
+        let maxima = &self.head.value_maxima[first..][..length];
         let steps = length.div_ceil(DEPTH);
         weights.resize(length, 0);
         factors.resize(steps * DEPTH, 0);
         high.resize(steps * DEPTH, 0);
         low.resize(steps * DEPTH, 0);
 
+        if let Some(cap) = self.attention.soft_cap {
+            cap_row(scores, cap);
+        }
         let max = scores.iter().copied().fold(i32::MIN, i32::max);
         let (mut sum, mut largest) = (0u64, 0u64);
-        simd.softmax_weights(scores, max, weights);
+        weights[..unseen].fill(0);
+        simd.softmax_weights(scores, max, &mut weights[unseen..]);
         for (&weight, &maximum) in weights.iter().zip(maxima) {
             sum += u64::from(weight);
             largest = largest.max(u64::from(weight) * u64::from(maximum));
@@ -182,7 +197,8 @@ impl Job<'_> {
             // The matrix product adds the format's bits; these results have them already.
             exponent: shift - RESIDUAL_BITS as i32,
         };
-        let panel = |i: usize| Panel { blocks: &self.head.values[i][..steps], scales: &scales };
+        let panel =
+            |i: usize| Panel { blocks: &self.head.values[i][first / DEPTH..][..steps], scales: &scales };
         let panels = self.head.values.len();
         let mut first = 0;
         while first < panels {

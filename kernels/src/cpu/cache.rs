@@ -9,9 +9,7 @@ use super::packed::{Block, DEPTH, LANES};
 use crate::backend::KvShape;
 use crate::bounds::{AttentionShape, BoundsError, MAX_HEAD_DIM};
 use crate::cache::Cache;
-use crate::formats::Scale;
 use crate::quantise::{quantise_q16, quantise_value_head};
-use crate::softmax::attention_scale;
 
 /// Two channels of sixteen positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +20,6 @@ pub(super) struct KeyBlock(pub(super) [[i16; 2]; LANES]);
 #[derive(Clone, Debug)]
 pub struct PackedCache {
     pub(super) shape: KvShape,
-    pub(super) scale: Scale,
     layers: Vec<Layer>,
 }
 
@@ -51,7 +48,7 @@ impl PackedCache {
         let head = || Head { values: vec![Vec::new(); head_dim.div_ceil(LANES)], ..Head::default() };
         let layer = || Layer { length: 0, heads: (0..kv_heads).map(|_| head()).collect() };
         let layers = (0..shape.layers).map(|_| layer()).collect();
-        Ok(Self { shape, scale: attention_scale(head_dim), layers })
+        Ok(Self { shape, layers })
     }
 
     pub(super) fn head(&self, layer: usize, head: usize) -> &Head {

@@ -21,9 +21,9 @@ pub(super) fn with_buffer<R>(width: usize, f: impl FnOnce(&mut [i32]) -> R) -> R
     })
 }
 
-/// The second half of [`silu_gate_row`](crate::scalar::silu_gate_row): `silu * up`, quantised.
+/// The second half of a gated SiLU, see [`gate_row`](crate::activation::gate_row): `silu * up`, quantised.
 #[inline(always)]
-pub(super) fn gate_row(silu: &[i32], up: &[i32], out: &mut [i16]) -> i32 {
+pub(super) fn silu_gate_row(silu: &[i32], up: &[i32], out: &mut [i16]) -> i32 {
     let product = |(&silu, &up): (&i32, &i32)| i64::from(silu) * i64::from(up);
     let max = silu.iter().zip(up).map(product).fold(0, |max, v| max.max(v.unsigned_abs()));
     let shift = activation_shift(max);

@@ -3,12 +3,13 @@
 use thiserror::Error;
 
 use super::vectors::{Case, VectorError, parse};
-use crate::backend::{Backend, BackendError, KvShape, LinearWeights, NormWeights, Row};
+use crate::activation::{Activation, SoftCap};
+use crate::backend::{Attention, Backend, BackendError, KvShape, LinearWeights, NormWeights, Row};
 use crate::bounds::AttentionShape;
 use crate::formats::{Scale, TokenId};
 use crate::quantise::quantise;
 use crate::sampling::Sampling;
-use crate::softmax::log_probability_q16;
+use crate::softmax::{attention_scale, log_probability_q16};
 use crate::tables::{cos_sin, exp2_neg, log2_q32, sigmoid};
 use crate::weights::{gains_q20, quantise_row};
 
@@ -145,11 +146,17 @@ pub(super) fn kernel<B: Backend>(
 ) -> Option<Result<Answers, AnswerError>> {
     Some(match file {
         "embed" => embed(backend, case),
-        "rmsnorm" => rmsnorm(backend, case),
+        "rmsnorm" => norm(backend, case),
+        "layernorm" => norm(backend, case),
+        "normalise" => normalise(backend, case),
         "linear" => linear(backend, case),
         "rope" => rope(backend, case),
         "attention" => attention(backend, case),
-        "silu_gate" => silu_gate(backend, case),
+        "silu_gate" => gate(backend, case, Activation::Silu),
+        "gelu_tanh" => gate(backend, case, Activation::GeluTanh),
+        "gelu_erf" => gate(backend, case, Activation::GeluErf),
+        "bias" => bias(backend, case),
+        "soft_cap" => soft_cap(backend, case),
         _ => return None,
     })
 }
@@ -190,19 +197,70 @@ fn embed<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
     let weights = LinearWeights { outputs: 1, inputs: bytes.len(), bytes: &bytes, scales: &scales };
     let table = backend.load_linear(weights)?;
     let mut out = backend.residual(1, bytes.len())?;
-    backend.embed(&table, &[TokenId(0)], &mut out)?;
-    let mut row = Vec::new();
-    backend.read_row(&out, 0, &mut row)?;
-    Ok(vec![("out", wide(&row))])
+    let factor = match case.optional::<i64>("factor")?.as_deref() {
+        None => Some(Scale::ONE),
+        Some(&[mantissa, exponent]) => Scale::new(mantissa as u32, exponent as i32),
+        Some(_) => None,
+    };
+    let factor = factor.ok_or_else(|| missing(case, "factor"))?;
+    backend.embed(&table, &[TokenId(0)], factor, &mut out)?;
+    one_row(backend, &out)
 }
 
-fn rmsnorm<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
+fn load_norm<B: Backend>(backend: &B, case: &Case) -> Result<(B::Norm, usize), AnswerError> {
     let gains: Vec<i32> = case.get("gains")?;
-    let norm = backend.load_norm(NormWeights { gains_q20: &gains, epsilon_q32: case.one("epsilon")? })?;
-    let x = residual(backend, &case.get::<i32>("x")?, gains.len())?;
-    let mut out = backend.activations(1, gains.len())?;
-    backend.rmsnorm(&x, &norm, &mut out)?;
+    let biases: Option<Vec<i32>> = case.optional("biases")?;
+    let norm = backend.load_norm(NormWeights {
+        gains_q20: &gains,
+        biases_q20: biases.as_deref(),
+        epsilon_q32: case.one("epsilon")?,
+    })?;
+    Ok((norm, gains.len()))
+}
+
+fn norm<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
+    let (norm, width) = load_norm(backend, case)?;
+    let x = residual(backend, &case.get::<i32>("x")?, width)?;
+    let mut out = backend.activations(1, width)?;
+    backend.norm(&x, &norm, &mut out)?;
     Ok(activations(backend, &out, 1)?)
+}
+
+fn normalise<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
+    let (norm, _) = load_norm(backend, case)?;
+    let values: Vec<i32> = case.get("x")?;
+    let mut x = residual(backend, &values, values.len())?;
+    backend.normalise(&mut x, &norm)?;
+    one_row(backend, &x)
+}
+
+fn bias<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
+    let bias = backend.load_bias(&case.get::<i32>("bias")?)?;
+    let values: Vec<i32> = case.get("x")?;
+    let mut x = residual(backend, &values, values.len())?;
+    backend.add_bias(&mut x, &bias)?;
+    one_row(backend, &x)
+}
+
+fn soft_cap<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
+    let values: Vec<i32> = case.get("x")?;
+    let mut x = residual(backend, &values, values.len())?;
+    backend.soft_cap(&mut x, cap(case, case.one("cap")?)?)?;
+    one_row(backend, &x)
+}
+
+fn cap(case: &Case, cap_q16: i32) -> Result<SoftCap, VectorError> {
+    SoftCap::new(cap_q16).ok_or_else(|| missing(case, "cap"))
+}
+
+fn missing(case: &Case, name: &'static str) -> VectorError {
+    VectorError::Missing { case: case.name.clone(), name }
+}
+
+fn one_row<B: Backend>(backend: &B, x: &B::Residual) -> Result<Answers, AnswerError> {
+    let mut row = Vec::new();
+    backend.read_row(x, 0, &mut row)?;
+    Ok(vec![("out", wide(&row))])
 }
 
 fn linear<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
@@ -219,9 +277,7 @@ fn linear<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> 
     backend.write_activations(&values, &[case.one("exponent")?], &mut x)?;
     let mut out = backend.residual(1, scales.len())?;
     backend.linear(&x, &weights, &mut out)?;
-    let mut row = Vec::new();
-    backend.read_row(&out, 0, &mut row)?;
-    Ok(vec![("out", wide(&row))])
+    one_row(backend, &out)
 }
 
 fn rope<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
@@ -231,14 +287,12 @@ fn rope<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
     let rope = backend.load_rope(&frequencies, position + 1)?;
     let mut x = residual(backend, &head, head.len())?;
     backend.rope(&rope, &[Row { sequence: 0, position }], head.len(), &mut x)?;
-    let mut row = Vec::new();
-    backend.read_row(&x, 0, &mut row)?;
-    Ok(vec![("out", wide(&row))])
+    one_row(backend, &x)
 }
 
 fn attention<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
-    let missing = |name| VectorError::Missing { case: case.name.clone(), name };
-    let [heads, kv_heads, head_dim] = case.get::<usize>("shape")?.try_into().map_err(|_| missing("shape"))?;
+    let [heads, kv_heads, head_dim] =
+        case.get::<usize>("shape")?.try_into().map_err(|_| missing(case, "shape"))?;
     let shape = AttentionShape { heads, kv_heads, head_dim };
     shape.check().map_err(BackendError::from)?;
     let q = residual(backend, &case.get::<i32>("q")?, shape.query_width())?;
@@ -248,17 +302,30 @@ fn attention<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerErro
     let rows: Vec<Row> = (0..positions).map(|position| Row { sequence: 0, position }).collect();
     let mut cache = backend.kv_cache(KvShape { layers: 1, attention: shape, capacity: positions })?;
     let mut out = backend.activations(positions, shape.query_width())?;
-    backend.attention(0, &rows, &q, &k, &v, &mut [&mut cache], &mut out)?;
+    backend.attention(view(case, head_dim)?, &rows, &q, &k, &v, &mut [&mut cache], &mut out)?;
     let mut answers = activations(backend, &out, positions)?;
     answers[0].0 = "out_exponents";
     Ok(answers)
 }
 
-fn silu_gate<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
-    let gate: Vec<i32> = case.get("gate")?;
-    let (g, u) =
-        (residual(backend, &gate, gate.len())?, residual(backend, &case.get::<i32>("up")?, gate.len())?);
+/// What a case's queries see: whether causal, the window and the cap (zero: none), and the divisor of scores.
+fn view(case: &Case, head_dim: usize) -> Result<Attention, VectorError> {
+    let Some(view) = case.optional::<i64>("view")? else { return Ok(Attention::causal(0, head_dim)) };
+    let [causal, window, cap_q16, divisor] = view.try_into().map_err(|_| missing(case, "view"))?;
+    Ok(Attention {
+        layer: 0,
+        scale: attention_scale(divisor.max(1) as usize),
+        causal: causal == 1,
+        window: (window > 0).then_some(window as usize),
+        soft_cap: if cap_q16 == 0 { None } else { Some(cap(case, cap_q16 as i32)?.in_log2_units()) },
+    })
+}
+
+fn gate<B: Backend>(backend: &B, case: &Case, activation: Activation) -> Result<Answers, AnswerError> {
+    let (gate, up): (Vec<i32>, Vec<i32>) = (case.get("gate")?, case.get("up")?);
     let mut out = backend.activations(1, gate.len())?;
-    backend.silu_gate(&g, &u, &mut out)?;
+    let x = residual(backend, &gate, gate.len())?;
+    let up = if up.is_empty() { None } else { Some(residual(backend, &up, gate.len())?) };
+    backend.gate(activation, &x, up.as_ref(), &mut out)?;
     Ok(activations(backend, &out, 1)?)
 }

@@ -54,7 +54,23 @@ pub(super) fn kernel(file: &str, s: &mut Stream, name: String, size: usize) -> C
         "embed" => {
             let (m, e) = s.scales(1);
             let weights: Vec<i64> = (0..size).map(|_| s.symmetric(127)).collect();
-            case.with("weights", &weights).with("mantissa", &m).with("exponent", &e)
+            let case = case.with("weights", &weights).with("mantissa", &m).with("exponent", &e);
+            // Every third: the factor sqrt(size).
+            if size.is_multiple_of(3) {
+                case.with("factor", &[(1i64 << 22) + 1_000 * size as i64, -20])
+            } else {
+                case
+            }
+        }
+        "layernorm" | "normalise" => {
+            let bits = 4 + s.below(27) as u32;
+            let gains: Vec<i64> = (0..size).map(|_| s.symmetric(1 << (18 + size % 8))).collect();
+            let case = case.with("epsilon", &[42_950i64]).with("gains", &gains);
+            let biases: Vec<i64> = (0..size).map(|_| s.symmetric(1 << 22)).collect();
+            let plain = file == "normalise" && size.is_multiple_of(2);
+            let case = if plain { case } else { case.with("biases", &biases) };
+            let runs = if file == "normalise" { 1 + size % 3 } else { 1 };
+            case.with("x", &s.values(runs * size, bits))
         }
         "rmsnorm" => {
             let bits = 4 + s.below(27) as u32;
@@ -83,20 +99,42 @@ pub(super) fn kernel(file: &str, s: &mut Stream, name: String, size: usize) -> C
             let (kv_heads, group) = (1 + size % 3, 1 + size % 2);
             let (heads, head_dim) = (kv_heads * group, 2 * (1 + size % 32));
             let positions = 1 + size / 4;
-            case.with("shape", &[heads as i64, kv_heads as i64, head_dim as i64])
-                .with("q", &s.values(positions * heads * head_dim, 19))
+            let case = case.with("shape", &[heads as i64, kv_heads as i64, head_dim as i64]);
+            let case = match size % 4 {
+                1 => case.with("view", &[1i64, 1 + size as i64 / 7, 0, head_dim as i64]),
+                2 => case.with("view", &[0i64, 0, 0, head_dim as i64]),
+                3 => case.with("view", &[1i64, 5, 50 << 16, 24]),
+                _ => case,
+            };
+            case.with("q", &s.values(positions * heads * head_dim, 19))
                 .with("k", &s.values(positions * kv_heads * head_dim, 18))
                 .with("v", &s.values(positions * kv_heads * head_dim, 17))
         }
+        "bias" => case.with("bias", &s.values(size, 28)).with("x", &s.values(size, 31)),
+        "soft_cap" => case.with("cap", &[(1 + size as i64) << 16]).with("x", &s.values(size, 26)),
         _ => {
             let gate = s.values(size, 20);
-            case.with("gate", &gate).with("up", &s.values(size, 19))
+            let up = if file != "silu_gate" && size.is_multiple_of(2) { vec![] } else { s.values(size, 19) };
+            case.with("gate", &gate).with("up", &up)
         }
     }
 }
 
 /// The files about kernels, in the order of a forward pass.
-pub(super) const KERNELS: [&str; 6] = ["embed", "rmsnorm", "linear", "rope", "attention", "silu_gate"];
+pub(super) const KERNELS: [&str; 12] = [
+    "embed",
+    "rmsnorm",
+    "layernorm",
+    "normalise",
+    "linear",
+    "bias",
+    "rope",
+    "attention",
+    "silu_gate",
+    "gelu_tanh",
+    "gelu_erf",
+    "soft_cap",
+];
 
 /// Seeded cases, larger than the golden files: what the self-test digests.
 pub(super) fn synthetic(file: &'static str) -> impl Iterator<Item = Case> {

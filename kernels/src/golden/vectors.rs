@@ -51,6 +51,11 @@ impl Case {
         values.iter().map(|&v| T::try_from(v).map_err(|_| missing())).collect()
     }
 
+    /// The values of a line that not every case has.
+    pub fn optional<T: TryFrom<i128>>(&self, name: &'static str) -> Result<Option<Vec<T>>, VectorError> {
+        self.lines.iter().any(|(n, _)| n == name).then(|| self.get(name)).transpose()
+    }
+
     /// The single value of a line, converted.
     pub fn one<T: TryFrom<i128>>(&self, name: &'static str) -> Result<T, VectorError> {
         let mut values = self.get(name)?;

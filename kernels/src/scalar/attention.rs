@@ -1,23 +1,21 @@
-//! Causal attention over a quantised key-value cache, with the order-free softmax.
+//! Attention over a quantised key-value cache, with the order-free softmax.
 //!
 //! Keys are int16 with an exponent per (token, head), values int8 with their largest magnitude per (token, head). No scale ever
 //! spans two tokens of the cache, so filling it in one call or one token at a time gives the same bytes.
 
-use crate::backend::{BackendError, KvShape, Row};
+use crate::backend::{Attention, BackendError, KvShape, Row};
 use crate::bounds::{AttentionShape, BoundsError};
 use crate::buffers::{Activations, Residual};
 use crate::cache::{Cache, write_rows};
-use crate::formats::Scale;
 use crate::pool::Pool;
 use crate::quantise::{quantise, quantise_q16, quantise_value_head};
 use crate::rounding::rescale;
-use crate::softmax::{attention_scale, normaliser, score, weight};
+use crate::softmax::{normaliser, score, weight};
 
 /// Keys and values of one sequence, all layers.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     shape: KvShape,
-    scale: Scale,
     layers: Vec<Layer>,
 }
 
@@ -37,8 +35,7 @@ impl KvCache {
     pub fn new(shape: KvShape) -> Result<Self, BoundsError> {
         shape.check()?;
         let layers = (0..shape.layers).map(|_| Layer::default()).collect();
-        let scale = attention_scale(shape.attention.head_dim);
-        Ok(Self { shape, scale, layers })
+        Ok(Self { shape, layers })
     }
 }
 
@@ -81,39 +78,41 @@ impl Layer {
 
 pub(super) fn attention(
     pool: &Pool,
-    layer: usize,
+    attention: Attention,
     rows: &[Row],
     qkv: [&Residual; 3],
     caches: &mut [&mut KvCache],
     out: &mut Activations,
 ) -> Result<(), BackendError> {
-    write_rows(layer, rows, qkv, caches)?;
+    write_rows(attention, rows, qkv, caches)?;
     let [q, ..] = qkv;
     out.start("attention", rows.len(), q.width())?;
     let caches: &[&mut KvCache] = caches;
     out.for_each_row(pool, |i, activations| {
-        let heads = attention_row(caches[rows[i].sequence], layer, rows[i].position, q.row(i));
+        let heads = attention_row(caches[rows[i].sequence], &attention, rows[i].position, q.row(i));
         quantise_q16(&heads, activations)
     });
     Ok(())
 }
 
-/// Attends one query row (Q16, all heads) to the positions `0 ..= position` of a layer: the concatenated heads in Q16.
-pub fn attention_row(cache: &KvCache, layer: usize, position: usize, q: &[i32]) -> Vec<i32> {
+/// Attends one query row (Q16, all heads) to the positions that it sees: the concatenated heads in Q16.
+pub fn attention_row(cache: &KvCache, attention: &Attention, position: usize, q: &[i32]) -> Vec<i32> {
     let AttentionShape { heads, kv_heads, head_dim } = cache.shape.attention;
-    let layer = &cache.layers[layer];
+    let layer = &cache.layers[attention.layer];
+    let seen = attention.sees(position, layer.length);
     let mut out = vec![0i32; heads * head_dim];
     let mut query = vec![0i16; head_dim];
     for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
         let kv_head = head / (heads / kv_heads);
         let exponent = quantise_q16(&q[head * head_dim..][..head_dim], &mut query);
-        let slots = (0..=position).map(|t| t * kv_heads + kv_head);
+        let slots = seen.clone().map(|t| t * kv_heads + kv_head);
 
         let scores: Vec<i32> = slots
             .clone()
             .map(|slot| {
                 let dot = dot16(&query, &layer.keys[slot * head_dim..][..head_dim]);
-                score(dot, exponent + layer.key_exponents[slot], cache.scale)
+                let score = score(dot, exponent + layer.key_exponents[slot], attention.scale);
+                attention.soft_cap.map_or(score, |cap| cap.apply(score))
             })
             .collect();
         let max = scores.iter().copied().fold(i32::MIN, i32::max);
