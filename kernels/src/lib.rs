@@ -23,6 +23,7 @@
 //! | [`scalar`] | the reference backend |
 //! | [`cpu`] | the processor's backend: the same integers by SIMD |
 //! | [`buffers`] | rows of the CPU backends |
+//! | [`pooling`] | an encoder's vector |
 //! | [`bounds`] | shapes for which no sum can overflow |
 //! | [`golden`] | known-answer vectors per kernel and the self-test that any backend must pass |
 #![deny(unsafe_code)]
@@ -38,6 +39,7 @@ pub mod cpu;
 pub mod formats;
 pub mod golden;
 mod pool;
+pub mod pooling;
 pub mod quantise;
 pub mod rounding;
 pub mod sampling;

@@ -6,7 +6,7 @@
 use thiserror::Error;
 
 use crate::bounds::MAX_GAIN;
-use crate::formats::{BYTE_LIMIT, GAIN_BITS, Scale};
+use crate::formats::{BYTE_LIMIT, GAIN_BITS, RESIDUAL_BITS, Scale};
 use crate::rounding::{round_div, scale_from};
 
 /// A stored number that cannot be a weight.
@@ -15,6 +15,12 @@ pub enum WeightError {
     /// NaN or infinity.
     #[error("element {index} is not finite")]
     NotFinite {
+        /// Index in the row.
+        index: usize,
+    },
+    /// A bias outside +-32768.
+    #[error("bias {index} is outside +-32768")]
+    BiasTooLarge {
         /// Index in the row.
         index: usize,
     },
@@ -61,26 +67,38 @@ pub fn quantise_row(bits: &[u32], out: &mut [u8]) -> Result<Scale, WeightError> 
     Ok(scale_from(((max as u128) << 64) / BYTE_LIMIT as u128, max_exponent - 64))
 }
 
-/// Converts RMSNorm gains, given as the bits of IEEE singles, to Q20.
-pub fn gains_q20(bits: &[u32]) -> Result<Vec<i32>, WeightError> {
-    bits.iter()
-        .enumerate()
-        .map(|(index, &b)| {
-            let (m, e) = dyadic(b).ok_or(WeightError::NotFinite { index })?;
-            // |m| < 2^24: shifting left by more than 10 leaves the bound of 2^30 for any normal m.
-            let shift = e + GAIN_BITS as i32;
-            let gain = match shift {
-                11.. if m != 0 => return Err(WeightError::GainTooLarge { index }),
-                11.. => 0,
-                0..=10 => m << shift,
-                _ => crate::rounding::round_shift(m, shift.unsigned_abs()),
-            };
-            if gain.abs() >= MAX_GAIN << GAIN_BITS {
-                return Err(WeightError::GainTooLarge { index });
-            }
-            Ok(gain as i32)
-        })
-        .collect()
+/// Converts a norm's gains or biases, given as the bits of IEEE singles, to Q20, with `plus` added (a whole number).
+pub fn gains_q20(bits: &[u32], plus: i64) -> Result<Vec<i32>, WeightError> {
+    let gain = |(index, &b): (usize, &u32)| {
+        let gain = fixed(b, GAIN_BITS).ok_or(WeightError::NotFinite { index })?;
+        let gain = gain.saturating_add(plus << GAIN_BITS);
+        if gain.unsigned_abs() >= (MAX_GAIN << GAIN_BITS) as u64 {
+            return Err(WeightError::GainTooLarge { index });
+        }
+        Ok(gain as i32)
+    };
+    bits.iter().enumerate().map(gain).collect()
+}
+
+/// Converts the biases of a linear layer, given as the bits of IEEE singles, to Q16.
+pub fn biases_q16(bits: &[u32]) -> Result<Vec<i32>, WeightError> {
+    let bias = |(index, &b): (usize, &u32)| {
+        let bias = fixed(b, RESIDUAL_BITS).ok_or(WeightError::NotFinite { index })?;
+        i32::try_from(bias).ok().filter(|&bias| bias != i32::MIN).ok_or(WeightError::BiasTooLarge { index })
+    };
+    bits.iter().enumerate().map(bias).collect()
+}
+
+/// A finite single as a fixed-point number, rounded; saturated far outside every format.
+fn fixed(bits: u32, fractional: u32) -> Option<i64> {
+    let (m, e) = dyadic(bits)?;
+    Some(match e + fractional as i32 {
+        // |m| < 2^24.
+        38.. if m != 0 => m.signum() * i64::MAX,
+        38.. => 0,
+        shift @ 0.. => m << shift,
+        shift => crate::rounding::round_shift(m, shift.unsigned_abs()),
+    })
 }
 
 #[cfg(test)]
@@ -115,9 +133,31 @@ mod tests {
 
         #[test]
         fn gains_are_rounded_to_q20(value in -1000.0f32..1000.0) {
-            let gain = gains_q20(&[value.to_bits()]).unwrap()[0];
+            let gain = gains_q20(&[value.to_bits()], 0).unwrap()[0];
             prop_assert!((f64::from(value) - f64::from(gain) / f64::from(1 << 20)).abs() <= 0.5 / f64::from(1 << 20));
         }
+    }
+
+    #[test]
+    fn gains_may_be_stored_less_one() {
+        let bits = [0.5f32, -1.0, 1023.5].map(f32::to_bits);
+        assert_eq!(gains_q20(&bits[..2], 1), Ok(vec![3 << 19, 0]));
+        assert_eq!(gains_q20(&bits, 1), Err(WeightError::GainTooLarge { index: 2 }));
+    }
+
+    #[test]
+    fn biases_are_rounded_to_q16() {
+        let bits = [1.5f32, -0.25, 1e-9, 32_767.5, -32_767.996].map(f32::to_bits);
+        assert_eq!(biases_q16(&bits), Ok(vec![98_304, -16_384, 0, 2_147_450_880, -2_147_483_392]));
+        for (value, error) in [
+            (32_768f32, WeightError::BiasTooLarge { index: 0 }),
+            (-32_768f32, WeightError::BiasTooLarge { index: 0 }),
+            (1e30, WeightError::BiasTooLarge { index: 0 }),
+            (f32::NAN, WeightError::NotFinite { index: 0 }),
+        ] {
+            assert_eq!(biases_q16(&[value.to_bits()]), Err(error));
+        }
+        assert_eq!(gains_q20(&[1e30f32.to_bits()], 0), Err(WeightError::GainTooLarge { index: 0 }));
     }
 
     #[test]
@@ -127,8 +167,8 @@ mod tests {
             quantise_row(&[0, f32::NAN.to_bits()], &mut out),
             Err(WeightError::NotFinite { index: 1 })
         );
-        assert_eq!(gains_q20(&[f32::INFINITY.to_bits()]), Err(WeightError::NotFinite { index: 0 }));
-        assert_eq!(gains_q20(&[1024f32.to_bits()]), Err(WeightError::GainTooLarge { index: 0 }));
+        assert_eq!(gains_q20(&[f32::INFINITY.to_bits()], 0), Err(WeightError::NotFinite { index: 0 }));
+        assert_eq!(gains_q20(&[1024f32.to_bits()], 0), Err(WeightError::GainTooLarge { index: 0 }));
     }
 
     #[test]

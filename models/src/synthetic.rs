@@ -9,9 +9,9 @@ use metis_kernels::tables::rope_frequencies;
 
 pub use tokenizer::{TOKENS, tokenizer_json};
 
-use crate::bundle::manifest::{ARCHITECTURE, FORMAT_VERSION, Formats, Manifest, Work};
+use crate::bundle::manifest::{FORMAT_VERSION, Formats, Manifest, Work};
 use crate::bundle::tensors::{Content, TensorSpec, layout};
-use crate::bundle::{BundleError, BundleParts};
+use crate::bundle::{Architecture, BundleError, BundleParts, Variant};
 
 /// A well-known shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Shape {
         Manifest {
             format_version: FORMAT_VERSION,
             name: format!("synthetic-{}", self.name()),
-            architecture: ARCHITECTURE.into(),
+            architecture: Architecture::Llama,
             vocabulary,
             context,
             hidden,
@@ -61,6 +61,7 @@ impl Shape {
             eos: Vec::new(),
             bos: vec![1],
             formats: Formats::default(),
+            variant: Variant::default(),
             work: Work::default(),
             files: Vec::new(),
         }
@@ -107,6 +108,7 @@ fn contents(spec: &TensorSpec, manifest: &Manifest, random: &mut u64) -> Vec<u8>
             let scale = [(1i32 << 22).to_le_bytes(), exponent.to_le_bytes()].concat();
             scale.repeat(elements / 2)
         }
+        Content::Biases | Content::NormBiases => vec![0; 4 * elements],
         Content::Gains => (1i32 << GAIN_BITS).to_le_bytes().repeat(elements),
         Content::Frequencies => {
             rope_frequencies(100_000, manifest.head_dim).into_iter().flat_map(u64::to_le_bytes).collect()

@@ -164,6 +164,12 @@ impl Work {
         })
     }
 
+    /// A text that an encoder reads: every token attends to every other.
+    pub const fn reading(tokens: usize) -> Self {
+        let tokens = tokens as u128;
+        Self { tokens, pairs: tokens * tokens, rows: 0, choices: 0 }
+    }
+
     /// A prompt, and one row of logits after it.
     pub const fn last_logits(prompt: usize) -> Self {
         let prompt = prompt as u128;

@@ -206,4 +206,9 @@ impl ActiveModel {
         };
         Ok(Self { costs, context, model })
     }
+
+    /// Whether it continues texts; if not, it reads them.
+    pub fn is_decoder(&self) -> bool {
+        self.model.manifest().architecture.is_decoder()
+    }
 }

@@ -130,7 +130,7 @@ fn weights(case: &Case) -> Result<Answers, VectorError> {
     let bits: Vec<u32> = case.get("float_bits")?;
     let mut bytes = vec![0u8; bits.len()];
     let scale = quantise_row(&bits, &mut bytes).map_err(bad("float_bits"))?;
-    let gains = gains_q20(&case.get::<u32>("gain_bits")?).map_err(bad("gain_bits"))?;
+    let gains = gains_q20(&case.get::<u32>("gain_bits")?, 0).map_err(bad("gain_bits"))?;
     Ok(vec![
         ("out_weights", bytes.iter().map(|b| i128::from((b ^ 0x80) as i8)).collect()),
         ("out_scale", vec![scale.mantissa().into(), scale.exponent().into()]),

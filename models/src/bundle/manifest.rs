@@ -9,12 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::BundleError;
+use super::variant::{Architecture, Variant};
 use super::{TOKENIZER_FILE, WEIGHTS_FILE};
 
 /// The version of the bundle format that this crate reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
-/// The one architecture of this version.
-pub const ARCHITECTURE: &str = "llama";
 /// Largest manifest in bytes.
 pub const MAX_MANIFEST_BYTES: usize = 64 << 10;
 /// Largest number of transformer layers.
@@ -36,8 +35,8 @@ pub struct Manifest {
     pub format_version: u32,
     /// The author's name for the model: 1 to 64 of `A-Z a-z 0-9 . _ -`.
     pub name: String,
-    /// [`ARCHITECTURE`].
-    pub architecture: String,
+    /// Which graph it has.
+    pub architecture: Architecture,
     /// Rows of the embedding: token ids are below it.
     pub vocabulary: usize,
     /// Most tokens in a sequence.
@@ -64,10 +63,17 @@ pub struct Manifest {
     pub bos: Vec<u32>,
     /// The number formats.
     pub formats: Formats,
+    /// What it has besides its shapes; left out when there is nothing.
+    #[serde(default, skip_serializing_if = "is_plain")]
+    pub variant: Variant,
     /// Multiply-accumulates, from which gas is computed.
     pub work: Work,
     /// The files and their Merkle roots, sorted by name.
     pub files: Vec<FileEntry>,
+}
+
+fn is_plain(variant: &Variant) -> bool {
+    *variant == Variant::default()
 }
 
 /// The number formats of a model, by the names that `docs/numerics.md` gives them.
@@ -171,11 +177,20 @@ impl Manifest {
     pub(crate) const fn derived_work(&self) -> Work {
         let (hidden, attention) = (self.hidden as u64, self.attention());
         let (query, kv) = (attention.query_width() as u64, attention.kv_width() as u64);
-        let layer = hidden * (query + 2 * kv) + query * hidden + 3 * hidden * self.intermediate as u64;
+        let mlp = match self.architecture {
+            Architecture::Llama => 3,
+            Architecture::Gpt2 | Architecture::Bert => 2,
+        };
+        let layer = hidden * (query + 2 * kv) + query * hidden + mlp * hidden * self.intermediate as u64;
+        let head = match (self.architecture.is_decoder(), self.variant.classes.len() as u64) {
+            (true, _) => self.vocabulary as u64 * hidden,
+            (false, 0) => 0,
+            (false, classes) => (hidden + classes) * hidden,
+        };
         Work {
             linear_macs: self.layers as u64 * layer,
             attention_macs: 2 * self.layers as u64 * query,
-            head_macs: self.vocabulary as u64 * hidden,
+            head_macs: head,
         }
     }
 
@@ -192,9 +207,6 @@ impl Manifest {
         if self.format_version != FORMAT_VERSION {
             return wrong("format_version", &self.format_version, "this build reads version 1");
         }
-        if self.architecture != ARCHITECTURE {
-            return wrong("architecture", &self.architecture, "supported: llama");
-        }
         if !valid_name(&self.name) {
             return wrong("name", &self.name, "1 to 64 of A-Z a-z 0-9 . _ -");
         }
@@ -203,6 +215,7 @@ impl Manifest {
         }
         let Self { vocabulary, context, hidden, intermediate, layers, .. } = *self;
         check_dimensions([vocabulary, context, hidden, intermediate, layers], self.attention())?;
+        self.variant.check(self.architecture)?;
         if !(1..=MAX_EPSILON_Q32).contains(&self.norm_epsilon_q32) {
             return wrong("norm_epsilon_q32", &self.norm_epsilon_q32, "it must be between 1 and 2^32");
         }

@@ -8,6 +8,7 @@ pub(crate) mod manifest;
 mod mapping;
 pub mod merkle;
 pub(crate) mod tensors;
+mod variant;
 mod write;
 
 use std::borrow::Cow;
@@ -17,13 +18,14 @@ use alloy_primitives::{B256, keccak256};
 
 pub use error::{BundleError, DamagedLeaf};
 pub use manifest::{
-    ARCHITECTURE, FORMAT_VERSION, FileEntry, Formats, MAX_EOS, MAX_LAYERS, MAX_MANIFEST_BYTES,
-    MAX_NAME_BYTES, MAX_TOKENIZER_BYTES, Manifest, Work,
+    FORMAT_VERSION, FileEntry, Formats, MAX_EOS, MAX_LAYERS, MAX_MANIFEST_BYTES, MAX_NAME_BYTES,
+    MAX_TOKENIZER_BYTES, Manifest, Work,
 };
 pub(crate) use manifest::{check_dimensions, valid_name};
 pub(crate) use mapping::FileBytes;
-pub(crate) use tensors::{Content, layout, matrix_shape};
+pub(crate) use tensors::{Content, TensorSpec, layout, matrix_shape};
 pub use tensors::{LAYER_MATRICES, LAYER_NORMS, Matrix};
+pub use variant::{ActivationName, Architecture, Pooling, Variant};
 pub use write::BundleParts;
 pub(crate) use write::refuse_existing;
 
@@ -84,7 +86,7 @@ impl Bundle {
         self.id
     }
 
-    /// A matrix: `embedding`, `head`, or `layers.N.` with one of [`LAYER_MATRICES`].
+    /// A matrix by its name (`docs/bundle.md`, section 6): `embedding`, `head`, `layers.N.query`.
     ///
     /// With tied embeddings, `head` is the embedding.
     pub fn linear(&self, name: &str) -> Result<Matrix<'_>, BundleError> {
@@ -96,14 +98,19 @@ impl Bundle {
         Ok(Matrix { outputs, inputs: bytes.len() / outputs.max(1), bytes, scales })
     }
 
-    /// The gains of a norm, Q20: `final_norm`, or `layers.N.` with one of [`LAYER_NORMS`].
+    /// The gains of a norm by its name, Q20.
     pub fn gains(&self, name: &str) -> Result<Vec<i32>, BundleError> {
         Ok(tensors::int32s(self.tensor(&format!("{name}.gain"))?).collect())
     }
 
-    /// Rotary frequencies in turns per token, Q64, one for each pair of channels.
-    pub fn rope_frequencies(&self) -> Result<Vec<u64>, BundleError> {
-        Ok(tensors::uint64s(self.tensor("rope.frequencies")?).collect())
+    /// A bias by its name: of a linear layer, Q16, or of a norm, Q20.
+    pub fn bias(&self, name: &str) -> Result<Vec<i32>, BundleError> {
+        Ok(tensors::int32s(self.tensor(&format!("{name}.bias"))?).collect())
+    }
+
+    /// Rotary frequencies in turns per token, Q64, one for each pair of channels: `rope.frequencies` or `rope.local_frequencies`.
+    pub fn frequencies(&self, name: &str) -> Result<Vec<u64>, BundleError> {
+        Ok(tensors::uint64s(self.tensor(name)?).collect())
     }
 
     /// The tokenizer; refused when it does not fit the manifest.

@@ -11,13 +11,18 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::error::BundleError;
 use super::manifest::Manifest;
+use super::variant::Architecture;
 
 /// Linear layers of a transformer layer, in the order of the forward pass.
 pub const LAYER_MATRICES: [&str; 7] = ["query", "key", "value", "output", "gate", "up", "down"];
 /// Norms of a transformer layer, in the order of the forward pass.
 pub const LAYER_NORMS: [&str; 2] = ["attention_norm", "mlp_norm"];
 
-/// Largest header: 256 layers have about 4,100 tensors of about 110 bytes each.
+/// Norms after attention and the MLP, of models that have them.
+pub(crate) const POST_NORMS: [&str; 2] = ["attention_post_norm", "mlp_post_norm"];
+/// Norms of heads, of models that have them.
+pub(crate) const HEAD_NORMS: [&str; 2] = ["query_norm", "key_norm"];
+/// Largest header: 256 layers have at most 6,000 tensors of about 110 bytes each.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
 
 /// An int8 matrix of a bundle with a scale for each output channel.
@@ -49,6 +54,10 @@ pub(crate) enum Content {
     Scales,
     /// Q20 gains.
     Gains,
+    /// Q20 biases of a norm.
+    NormBiases,
+    /// Q16 biases of a linear layer.
+    Biases,
     /// Turns per token, Q64.
     Frequencies,
 }
@@ -65,7 +74,7 @@ impl TensorSpec {
     pub(crate) const fn dtype(&self) -> Dtype {
         match self.content {
             Content::Weights => Dtype::U8,
-            Content::Scales | Content::Gains => Dtype::I32,
+            Content::Scales | Content::Gains | Content::NormBiases | Content::Biases => Dtype::I32,
             Content::Frequencies => Dtype::U64,
         }
     }
@@ -73,29 +82,111 @@ impl TensorSpec {
 
 /// Every tensor of a model, in no particular order.
 pub(crate) fn layout(manifest: &Manifest) -> Vec<TensorSpec> {
-    let mut specs = Vec::new();
-    let mut add = |name: String, content, shape| specs.push(TensorSpec { name, content, shape });
-    let mut add_matrix = |name: &str, [outputs, inputs]: [usize; 2]| {
-        add(format!("{name}.weight"), Content::Weights, vec![outputs, inputs]);
-        add(format!("{name}.scale"), Content::Scales, vec![outputs, 2]);
-    };
-    add_matrix("embedding", [manifest.vocabulary, manifest.hidden]);
-    if !manifest.tied_embeddings {
-        add_matrix("head", [manifest.vocabulary, manifest.hidden]);
+    let mut layout = Layout { manifest, specs: Vec::new() };
+    layout.matrix("embedding", [manifest.vocabulary, manifest.hidden]);
+    match manifest.architecture {
+        Architecture::Llama => layout.llama(),
+        Architecture::Gpt2 => layout.gpt2(),
+        Architecture::Bert => layout.bert(),
     }
-    for layer in 0..manifest.layers {
-        for name in LAYER_MATRICES {
-            add_matrix(&format!("layers.{layer}.{name}"), matrix_shape(manifest, name));
+    layout.specs
+}
+
+struct Layout<'a> {
+    manifest: &'a Manifest,
+    specs: Vec<TensorSpec>,
+}
+
+impl Layout<'_> {
+    fn llama(&mut self) {
+        let m = self.manifest;
+        self.head();
+        for layer in 0..m.layers {
+            for name in LAYER_MATRICES {
+                self.layer_matrix(
+                    layer,
+                    name,
+                    m.variant.qkv_bias && matches!(name, "query" | "key" | "value"),
+                );
+            }
+            self.norms(layer, LAYER_NORMS.iter().chain(POST_NORMS.iter().filter(|_| m.variant.post_norms)));
+            if m.variant.qk_norm {
+                for norm in HEAD_NORMS {
+                    self.add(format!("layers.{layer}.{norm}.gain"), Content::Gains, vec![m.head_dim]);
+                }
+            }
+        }
+        self.norm("final_norm".into());
+        self.add("rope.frequencies".into(), Content::Frequencies, vec![m.head_dim / 2]);
+        if m.variant.local_frequencies {
+            self.add("rope.local_frequencies".into(), Content::Frequencies, vec![m.head_dim / 2]);
         }
     }
-    for layer in 0..manifest.layers {
-        for norm in LAYER_NORMS {
-            add(format!("layers.{layer}.{norm}.gain"), Content::Gains, vec![manifest.hidden]);
+
+    fn gpt2(&mut self) {
+        self.head();
+        self.plain_layers();
+        self.norm("final_norm".into());
+    }
+
+    fn bert(&mut self) {
+        let (hidden, classes) = (self.manifest.hidden, self.manifest.variant.classes.len());
+        self.norm("embedding_norm".into());
+        self.plain_layers();
+        if classes > 0 {
+            for (name, outputs) in [("pooler", hidden), ("classifier", classes)] {
+                self.matrix(name, [outputs, hidden]);
+                self.add(format!("{name}.bias"), Content::Biases, vec![outputs]);
+            }
         }
     }
-    add("final_norm.gain".into(), Content::Gains, vec![manifest.hidden]);
-    add("rope.frequencies".into(), Content::Frequencies, vec![manifest.head_dim / 2]);
-    specs
+
+    fn head(&mut self) {
+        if !self.manifest.tied_embeddings {
+            self.matrix("head", [self.manifest.vocabulary, self.manifest.hidden]);
+        }
+    }
+
+    /// Learned positions, and layers without a gate in which everything has a bias.
+    fn plain_layers(&mut self) {
+        self.matrix("positions", [self.manifest.context, self.manifest.hidden]);
+        for layer in 0..self.manifest.layers {
+            for name in LAYER_MATRICES.into_iter().filter(|&name| name != "gate") {
+                self.layer_matrix(layer, name, true);
+            }
+            self.norms(layer, &LAYER_NORMS);
+        }
+    }
+
+    fn layer_matrix(&mut self, layer: usize, name: &str, bias: bool) {
+        let shape = matrix_shape(self.manifest, name);
+        let name = format!("layers.{layer}.{name}");
+        self.matrix(&name, shape);
+        if bias {
+            self.add(format!("{name}.bias"), Content::Biases, vec![shape[0]]);
+        }
+    }
+
+    fn norms<'n>(&mut self, layer: usize, names: impl IntoIterator<Item = &'n &'n str>) {
+        names.into_iter().for_each(|name| self.norm(format!("layers.{layer}.{name}")));
+    }
+
+    fn norm(&mut self, name: String) {
+        let width = vec![self.manifest.hidden];
+        if self.manifest.architecture != Architecture::Llama {
+            self.add(format!("{name}.bias"), Content::NormBiases, width.clone());
+        }
+        self.add(format!("{name}.gain"), Content::Gains, width);
+    }
+
+    fn matrix(&mut self, name: &str, [outputs, inputs]: [usize; 2]) {
+        self.add(format!("{name}.weight"), Content::Weights, vec![outputs, inputs]);
+        self.add(format!("{name}.scale"), Content::Scales, vec![outputs, 2]);
+    }
+
+    fn add(&mut self, name: String, content: Content, shape: Vec<usize>) {
+        self.specs.push(TensorSpec { name, content, shape });
+    }
 }
 
 /// `[outputs, inputs]` of a layer's matrix.
@@ -176,13 +267,17 @@ fn check_elements(spec: &TensorSpec, bytes: &[u8]) -> Result<(), BundleError> {
         Content::Scales => scales(bytes).map(drop).map_err(|index| {
             element(index, "a scale needs a mantissa in 2^22 .. 2^23 and an exponent in -1024 ..= 1024")
         }),
-        Content::Gains => {
+        Content::Gains | Content::NormBiases => {
             let limit = (bounds::MAX_GAIN as i32) << GAIN_BITS;
             match int32s(bytes).position(|gain| gain <= -limit || gain >= limit) {
-                Some(index) => Err(element(index, "a gain must be within +-1024")),
+                Some(index) => Err(element(index, "a norm's gain or bias must be within +-1024")),
                 None => Ok(()),
             }
         }
+        Content::Biases => match int32s(bytes).position(|bias| bias == i32::MIN) {
+            Some(index) => Err(element(index, "a bias must be within +-(2^31 - 1)")),
+            None => Ok(()),
+        },
         Content::Frequencies => Ok(()),
     }
 }

@@ -54,7 +54,7 @@ fn manifest_bytes_are_frozen() {
     let manifest = Manifest {
         format_version: 1,
         name: "tiny".into(),
-        architecture: "llama".into(),
+        architecture: Architecture::Llama,
         vocabulary: 300,
         context: 128,
         hidden: 64,
@@ -68,6 +68,7 @@ fn manifest_bytes_are_frozen() {
         eos: vec![2],
         bos: vec![1],
         formats: Formats::default(),
+        variant: Variant::default(),
         work: Work { linear_macs: 61_440, attention_macs: 256, head_macs: 19_200 },
         files: vec![
             FileEntry { name: "tokenizer.json".into(), length: 5, root: B256::repeat_byte(0xab) },
@@ -127,7 +128,7 @@ fn only_canonical_manifests_are_read() {
 #[test]
 fn manifests_that_no_bundle_may_have_are_refused() {
     manifest_refused(|m| m["format_version"] = 2.into(), "format_version");
-    manifest_refused(|m| m["architecture"] = "mamba".into(), "supported: llama");
+    manifest_refused(|m| m["architecture"] = "mamba".into(), "unknown variant `mamba`");
     manifest_refused(|m| m["name"] = "".into(), "name");
     manifest_refused(|m| m["name"] = "a/b".into(), "name");
     manifest_refused(|m| m["formats"]["weights"] = "float".into(), "formats");
@@ -216,7 +217,10 @@ fn accessors_give_what_the_manifest_promises() {
     }
     assert_eq!(bundle.gains("layers.0.mlp_norm").unwrap().len(), m.hidden);
     assert_eq!(bundle.gains("final_norm").unwrap().len(), m.hidden);
-    assert_eq!(bundle.rope_frequencies().unwrap(), metis_kernels::tables::rope_frequencies(10_000, 16));
+    assert_eq!(
+        bundle.frequencies("rope.frequencies").unwrap(),
+        metis_kernels::tables::rope_frequencies(10_000, 16)
+    );
     assert_eq!(bundle.tokenizer().unwrap().prompt_prefix(), [metis_kernels::TokenId(1)]);
     assert!(matches!(bundle.linear("layers.1.key"), Err(BundleError::MissingTensor(_))));
     assert!(matches!(bundle.gains("layers.0.key"), Err(BundleError::MissingTensor(_))));

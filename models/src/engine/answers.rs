@@ -167,6 +167,14 @@ impl InferenceModel for Witnessed {
         self.model.last_logits(tokens)
     }
 
+    fn embed(&self, tokens: &[TokenId]) -> Result<Vec<i32>, InferenceError> {
+        self.model.embed(tokens)
+    }
+
+    fn classify(&self, tokens: &[TokenId]) -> Result<Vec<i32>, InferenceError> {
+        self.model.classify(tokens)
+    }
+
     fn score(&self, prompt: &[TokenId], labels: &[Vec<TokenId>]) -> Result<Vec<i64>, InferenceError> {
         self.model.score(prompt, labels)
     }

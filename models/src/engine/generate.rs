@@ -119,6 +119,7 @@ fn positions(request: &Request) -> usize {
 }
 
 pub(super) fn check<B: Backend>(engine: &Engine<B>, request: &Request) -> Result<(), InferenceError> {
+    engine.check_decoder()?;
     request.sampling.check()?;
     if request.prompt.is_empty() {
         return Err(InferenceError::EmptyPrompt);

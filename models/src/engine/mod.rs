@@ -4,6 +4,7 @@
 //! questions. Every answer is a function of (bundle, request): neither batch nor chunk nor thread count can change it.
 
 mod answers;
+mod encode;
 mod generate;
 mod processor;
 mod session;
@@ -20,7 +21,7 @@ use thiserror::Error;
 
 use crate::bundle::Manifest;
 use crate::bundle::{Bundle, BundleError};
-use crate::graph::Llama;
+use crate::graph::Graph;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 pub use answers::{Answers, Claims, Witness, Witnessed};
@@ -70,6 +71,14 @@ pub enum InferenceError {
     /// Sampling parameters out of range.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// An encoder does not continue texts, and a decoder does not embed them.
+    #[error("a model of the architecture `{architecture}` cannot {what}")]
+    Unsupported {
+        /// What was asked.
+        what: &'static str,
+        /// The model's architecture.
+        architecture: &'static str,
+    },
     /// An answer that was written down is not the model's.
     #[error("a recorded answer is not the model's: {0}")]
     Forged(Difference),
@@ -174,6 +183,11 @@ pub trait InferenceModel: Send + Sync + Debug {
     /// For each label, the sum over its tokens of the natural-logarithm probability given the prompt and the label so far, Q16.
     fn score(&self, prompt: &[TokenId], labels: &[Vec<TokenId>]) -> Result<Vec<i64>, InferenceError>;
 
+    /// An encoder's vector of length one that stands for the text, Q16.
+    fn embed(&self, tokens: &[TokenId]) -> Result<Vec<i32>, InferenceError>;
+    /// A classifier's logits of the manifest's classes, Q16.
+    fn classify(&self, tokens: &[TokenId]) -> Result<Vec<i32>, InferenceError>;
+
     /// Continues one prompt.
     fn generate(&self, request: &Request) -> Result<Generation, InferenceError> {
         let mut answers = self.generate_batch(std::slice::from_ref(request))?;
@@ -188,7 +202,7 @@ pub struct Engine<B: Backend> {
     id: B256,
     manifest: Manifest,
     tokenizer: Tokenizer,
-    graph: Llama<B>,
+    graph: Graph<B>,
 }
 
 impl<B: Backend> Engine<B> {
@@ -198,7 +212,7 @@ impl<B: Backend> Engine<B> {
             id: bundle.id(),
             manifest: bundle.manifest().clone(),
             tokenizer: bundle.tokenizer()?,
-            graph: Llama::load(bundle, &*backend)?,
+            graph: Graph::load(bundle, &*backend)?,
             backend,
         })
     }
@@ -221,8 +235,22 @@ impl<B: Backend> Engine<B> {
         if tokens > context { Err(InferenceError::ContextExceeded { tokens, context }) } else { Ok(()) }
     }
 
+    fn unsupported(&self, what: &'static str) -> InferenceError {
+        InferenceError::Unsupported { what, architecture: self.manifest.architecture.name() }
+    }
+
+    /// Refuses to continue texts with an encoder.
+    fn check_decoder(&self) -> Result<(), InferenceError> {
+        if self.manifest.architecture.is_decoder() {
+            Ok(())
+        } else {
+            Err(self.unsupported("continue a text"))
+        }
+    }
+
     /// A sequence that has `capacity` positions.
     pub fn session(&self, capacity: usize) -> Result<Session<'_, B>, InferenceError> {
+        self.check_decoder()?;
         self.check_length(capacity)?;
         Session::new(self, capacity)
     }
@@ -255,6 +283,14 @@ impl<B: Backend> InferenceModel for Engine<B> {
 
     fn last_logits(&self, tokens: &[TokenId]) -> Result<Vec<i32>, InferenceError> {
         self.session(tokens.len())?.feed(tokens)
+    }
+
+    fn embed(&self, tokens: &[TokenId]) -> Result<Vec<i32>, InferenceError> {
+        encode::embed(self, tokens)
+    }
+
+    fn classify(&self, tokens: &[TokenId]) -> Result<Vec<i32>, InferenceError> {
+        encode::classify(self, tokens)
     }
 
     fn score(&self, prompt: &[TokenId], labels: &[Vec<TokenId>]) -> Result<Vec<i64>, InferenceError> {

@@ -1,133 +1,94 @@
-//! The Llama family (Touvron et al., arXiv:2302.13971): pre-norm, rotary attention with grouped key-value heads, SwiGLU.
+//! The Llama family (Touvron et al., arXiv:2302.13971) and its relatives: pre-norm, rotary attention with grouped key-value heads, a
+//! gated MLP. Mistral adds a sliding window, Qwen biases or norms of heads, Gemma more norms, soft caps and two kinds of layers.
 
-use metis_kernels::{Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, TokenId};
+use metis_kernels::{Activation, Attention, Backend, BackendError, Row, Scale, SoftCap, TokenId};
 
-use crate::bundle::Manifest;
-use crate::bundle::{Bundle, BundleError};
+use super::Workspace;
+use super::parts::{Linear, Loader};
+use crate::bundle::Bundle;
 use crate::engine::LoadError;
 
-/// A Llama model on a backend.
+/// A decoder of the Llama family on a backend.
 #[derive(Debug)]
 pub struct Llama<B: Backend> {
     embedding: B::Linear,
+    embedding_factor: Scale,
     layers: Vec<Layer<B>>,
     final_norm: B::Norm,
     /// `None`: the embedding is the head.
     head: Option<B::Linear>,
+    final_cap: Option<SoftCap>,
     rope: B::Rope,
+    /// Of the layers with a window, if it is another.
+    local_rope: Option<B::Rope>,
     head_dim: usize,
+    activation: Activation,
 }
 
 #[derive(Debug)]
 struct Layer<B: Backend> {
     attention_norm: B::Norm,
-    query: B::Linear,
-    key: B::Linear,
-    value: B::Linear,
-    output: B::Linear,
+    query: Linear<B>,
+    key: Linear<B>,
+    value: Linear<B>,
+    /// Of each query and of each key head.
+    head_norms: Option<[B::Norm; 2]>,
+    attention: Attention,
+    output: Linear<B>,
     mlp_norm: B::Norm,
-    gate: B::Linear,
-    up: B::Linear,
-    down: B::Linear,
-}
-
-/// The buffers of one step of up to `rows` tokens, of which up to `logit_rows` want logits.
-#[derive(Debug)]
-pub struct Workspace<B: Backend> {
-    x: B::Residual,
-    delta: B::Residual,
-    normed: B::Activations,
-    q: B::Residual,
-    k: B::Residual,
-    v: B::Residual,
-    attended: B::Activations,
-    gate: B::Residual,
-    up: B::Residual,
-    gated: B::Activations,
-    last: B::Residual,
-    last_normed: B::Activations,
-    logits: B::Residual,
-}
-
-impl<B: Backend> Workspace<B> {
-    /// Allocates on the backend.
-    pub fn new(backend: &B, m: &Manifest, rows: usize, logit_rows: usize) -> Result<Self, BackendError> {
-        let shape = m.attention();
-        Ok(Self {
-            x: backend.residual(rows, m.hidden)?,
-            delta: backend.residual(rows, m.hidden)?,
-            normed: backend.activations(rows, m.hidden)?,
-            q: backend.residual(rows, shape.query_width())?,
-            k: backend.residual(rows, shape.kv_width())?,
-            v: backend.residual(rows, shape.kv_width())?,
-            attended: backend.activations(rows, shape.query_width())?,
-            gate: backend.residual(rows, m.intermediate)?,
-            up: backend.residual(rows, m.intermediate)?,
-            gated: backend.activations(rows, m.intermediate)?,
-            last: backend.residual(logit_rows, m.hidden)?,
-            last_normed: backend.activations(logit_rows, m.hidden)?,
-            logits: backend.residual(logit_rows, m.vocabulary)?,
-        })
-    }
-
-    /// The logits of the last step, one row for each row that asked.
-    pub const fn logits(&self) -> &B::Residual {
-        &self.logits
-    }
+    gate: Linear<B>,
+    up: Linear<B>,
+    down: Linear<B>,
+    /// After attention and after the MLP.
+    post_norms: Option<[B::Norm; 2]>,
 }
 
 impl<B: Backend> Llama<B> {
-    /// Loads the weights of a verified bundle.
-    pub fn load(bundle: &Bundle, backend: &B) -> Result<Self, LoadError> {
-        let m = bundle.manifest();
-        let linear = |name: &str| -> Result<B::Linear, LoadError> {
-            let matrix = bundle.linear(name)?;
-            Ok(backend.load_linear(LinearWeights {
-                outputs: matrix.outputs,
-                inputs: matrix.inputs,
-                bytes: matrix.bytes,
-                scales: &matrix.scales,
-            })?)
-        };
-        let norm = |name: &str| -> Result<B::Norm, LoadError> {
-            let gains_q20 = &bundle.gains(name)?;
-            Ok(backend.load_norm(NormWeights { gains_q20, epsilon_q32: m.norm_epsilon_q32 })?)
-        };
+    pub(super) fn load(bundle: &Bundle, backend: &B) -> Result<Self, LoadError> {
+        let (m, load) = (bundle.manifest(), Loader { bundle, backend });
+        let variant = &m.variant;
         let layers = (0..m.layers)
             .map(|i| {
-                let linear = |name: &str| linear(&format!("layers.{i}.{name}"));
-                let norm = |name: &str| norm(&format!("layers.{i}.{name}"));
+                let name = |part: &str| format!("layers.{i}.{part}");
+                let projection =
+                    |part: &str| if variant.qkv_bias { load.biased(part) } else { load.linear(part) };
+                let pair = |wanted: bool, names: [&str; 2]| {
+                    let [first, second] = names.map(name);
+                    wanted
+                        .then(|| Ok::<_, LoadError>([load.rms_norm(&first)?, load.rms_norm(&second)?]))
+                        .transpose()
+                };
                 Ok(Layer {
-                    attention_norm: norm("attention_norm")?,
-                    query: linear("query")?,
-                    key: linear("key")?,
-                    value: linear("value")?,
-                    output: linear("output")?,
-                    mlp_norm: norm("mlp_norm")?,
-                    gate: linear("gate")?,
-                    up: linear("up")?,
-                    down: linear("down")?,
+                    attention_norm: load.rms_norm(&name("attention_norm"))?,
+                    query: projection(&name("query"))?,
+                    key: projection(&name("key"))?,
+                    value: projection(&name("value"))?,
+                    head_norms: pair(variant.qk_norm, ["query_norm", "key_norm"])?,
+                    attention: variant.attention(i, m),
+                    output: load.linear(&name("output"))?,
+                    mlp_norm: load.rms_norm(&name("mlp_norm"))?,
+                    gate: load.linear(&name("gate"))?,
+                    up: load.linear(&name("up"))?,
+                    down: load.linear(&name("down"))?,
+                    post_norms: pair(variant.post_norms, ["attention_post_norm", "mlp_post_norm"])?,
                 })
             })
             .collect::<Result<_, LoadError>>()?;
-        let frequencies: Result<Vec<u64>, BundleError> = bundle.rope_frequencies();
         Ok(Self {
-            embedding: linear("embedding")?,
+            embedding: load.matrix("embedding")?,
+            embedding_factor: variant.embedding_factor(),
             layers,
-            final_norm: norm("final_norm")?,
-            head: if m.tied_embeddings { None } else { Some(linear("head")?) },
-            rope: backend.load_rope(&frequencies?, m.context)?,
-            head_dim: m.attention().head_dim,
+            final_norm: load.rms_norm("final_norm")?,
+            head: if m.tied_embeddings { None } else { Some(load.matrix("head")?) },
+            final_cap: variant.final_cap(),
+            rope: load.rope("rope.frequencies")?,
+            local_rope: variant.local_frequencies.then(|| load.rope("rope.local_frequencies")).transpose()?,
+            head_dim: m.head_dim,
+            activation: variant.activation.into(),
         })
     }
 
-    /// The cache of a sequence of up to `capacity` tokens.
-    pub fn kv_cache(&self, backend: &B, m: &Manifest, capacity: usize) -> Result<B::KvCache, BackendError> {
-        backend.kv_cache(KvShape { layers: self.layers.len(), attention: m.attention(), capacity })
-    }
-
-    /// Feeds `tokens[i]` at `rows[i]` and leaves the logits of the rows named by `logit_rows` in the workspace.
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         backend: &B,
         ws: &mut Workspace<B>,
@@ -136,30 +97,43 @@ impl<B: Backend> Llama<B> {
         caches: &mut [&mut B::KvCache],
         logit_rows: &[usize],
     ) -> Result<(), BackendError> {
-        backend.embed(&self.embedding, tokens, &mut ws.x)?;
-        for (i, layer) in self.layers.iter().enumerate() {
-            backend.rmsnorm(&ws.x, &layer.attention_norm, &mut ws.normed)?;
-            backend.linear(&ws.normed, &layer.query, &mut ws.q)?;
-            backend.linear(&ws.normed, &layer.key, &mut ws.k)?;
-            backend.linear(&ws.normed, &layer.value, &mut ws.v)?;
-            backend.rope(&self.rope, rows, self.head_dim, &mut ws.q)?;
-            backend.rope(&self.rope, rows, self.head_dim, &mut ws.k)?;
-            backend.attention(i, rows, &ws.q, &ws.k, &ws.v, caches, &mut ws.attended)?;
-            backend.linear(&ws.attended, &layer.output, &mut ws.delta)?;
+        backend.embed(&self.embedding, tokens, self.embedding_factor, &mut ws.x)?;
+        for layer in &self.layers {
+            backend.norm(&ws.x, &layer.attention_norm, &mut ws.normed)?;
+            layer.query.forward(backend, &ws.normed, &mut ws.q)?;
+            layer.key.forward(backend, &ws.normed, &mut ws.k)?;
+            layer.value.forward(backend, &ws.normed, &mut ws.v)?;
+            if let Some([query_norm, key_norm]) = &layer.head_norms {
+                backend.normalise(&mut ws.q, query_norm)?;
+                backend.normalise(&mut ws.k, key_norm)?;
+            }
+            let rope = self.local_rope.as_ref().filter(|_| layer.attention.window.is_some());
+            let rope = rope.unwrap_or(&self.rope);
+            backend.rope(rope, rows, self.head_dim, &mut ws.q)?;
+            backend.rope(rope, rows, self.head_dim, &mut ws.k)?;
+            backend.attention(layer.attention, rows, &ws.q, &ws.k, &ws.v, caches, &mut ws.attended)?;
+            layer.output.forward(backend, &ws.attended, &mut ws.delta)?;
+            if let Some([attention_norm, _]) = &layer.post_norms {
+                backend.normalise(&mut ws.delta, attention_norm)?;
+            }
             backend.add(&mut ws.x, &ws.delta)?;
 
-            backend.rmsnorm(&ws.x, &layer.mlp_norm, &mut ws.normed)?;
-            backend.linear(&ws.normed, &layer.gate, &mut ws.gate)?;
-            backend.linear(&ws.normed, &layer.up, &mut ws.up)?;
-            backend.silu_gate(&ws.gate, &ws.up, &mut ws.gated)?;
-            backend.linear(&ws.gated, &layer.down, &mut ws.delta)?;
+            backend.norm(&ws.x, &layer.mlp_norm, &mut ws.normed)?;
+            layer.gate.forward(backend, &ws.normed, &mut ws.gate)?;
+            layer.up.forward(backend, &ws.normed, &mut ws.up)?;
+            backend.gate(self.activation, &ws.gate, Some(&ws.up), &mut ws.gated)?;
+            layer.down.forward(backend, &ws.gated, &mut ws.delta)?;
+            if let Some([_, mlp_norm]) = &layer.post_norms {
+                backend.normalise(&mut ws.delta, mlp_norm)?;
+            }
             backend.add(&mut ws.x, &ws.delta)?;
         }
         if logit_rows.is_empty() {
             return Ok(());
         }
         backend.select_rows(&ws.x, logit_rows, &mut ws.last)?;
-        backend.rmsnorm(&ws.last, &self.final_norm, &mut ws.last_normed)?;
-        backend.linear(&ws.last_normed, self.head.as_ref().unwrap_or(&self.embedding), &mut ws.logits)
+        backend.norm(&ws.last, &self.final_norm, &mut ws.last_normed)?;
+        backend.linear(&ws.last_normed, self.head.as_ref().unwrap_or(&self.embedding), &mut ws.logits)?;
+        self.final_cap.map_or(Ok(()), |cap| backend.soft_cap(&mut ws.logits, cap))
     }
 }

@@ -5,11 +5,17 @@ use candle_core::{DType, Device, Tensor};
 use metis_kernels::{AttentionShape, BoundsError};
 
 use super::ImportError;
-use crate::bundle::{ARCHITECTURE, FORMAT_VERSION, FileBytes, Formats, Manifest, Work, check_dimensions};
+pub(crate) use super::names::Names;
+use super::rope::Rope;
+use crate::bundle::{
+    Architecture, FORMAT_VERSION, FileBytes, Formats, Manifest, Variant, Work, check_dimensions,
+};
 
-/// The numbers that make a transformer.
+/// What makes a transformer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hyperparameters {
+    pub(crate) architecture: Architecture,
+    pub(crate) variant: Variant,
     pub(crate) vocabulary: usize,
     pub(crate) context: usize,
     pub(crate) hidden: usize,
@@ -19,10 +25,11 @@ pub(crate) struct Hyperparameters {
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
     pub(crate) norm_epsilon_q32: i64,
-    pub(crate) rope_theta: u64,
+    pub(crate) rope: Rope,
     pub(crate) tied: bool,
     pub(crate) eos: Vec<u32>,
     pub(crate) pairs: RotaryPairs,
+    pub(crate) names: Names,
 }
 
 /// Which channels of a head RoPE rotates together.
@@ -51,7 +58,7 @@ impl Hyperparameters {
         let mut manifest = Manifest {
             format_version: FORMAT_VERSION,
             name,
-            architecture: ARCHITECTURE.to_owned(),
+            architecture: self.architecture,
             vocabulary: self.vocabulary,
             context,
             hidden: self.hidden,
@@ -65,6 +72,7 @@ impl Hyperparameters {
             eos: self.eos.clone(),
             bos,
             formats: Formats::default(),
+            variant: self.variant.clone(),
             work: Work::default(),
             files: Vec::new(),
         };
@@ -77,33 +85,6 @@ impl Hyperparameters {
         let Self { vocabulary, context, hidden, intermediate, layers, heads, kv_heads, head_dim, .. } = *self;
         let attention = AttentionShape { heads, kv_heads, head_dim };
         check_dimensions([vocabulary, context, hidden, intermediate, layers], attention)
-    }
-
-    /// Every tensor of the checkpoint with its shape.
-    pub(crate) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let (query, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let (hidden, intermediate) = (self.hidden, self.intermediate);
-        let mut tensors = vec![("model.embed_tokens.weight".to_owned(), vec![self.vocabulary, hidden])];
-        for layer in 0..self.layers {
-            let shapes = [
-                ("input_layernorm", vec![hidden]),
-                ("self_attn.q_proj", vec![query, hidden]),
-                ("self_attn.k_proj", vec![kv, hidden]),
-                ("self_attn.v_proj", vec![kv, hidden]),
-                ("self_attn.o_proj", vec![hidden, query]),
-                ("post_attention_layernorm", vec![hidden]),
-                ("mlp.gate_proj", vec![intermediate, hidden]),
-                ("mlp.up_proj", vec![intermediate, hidden]),
-                ("mlp.down_proj", vec![hidden, intermediate]),
-            ];
-            tensors
-                .extend(shapes.map(|(name, shape)| (format!("model.layers.{layer}.{name}.weight"), shape)));
-        }
-        tensors.push(("model.norm.weight".to_owned(), vec![hidden]));
-        if !self.tied {
-            tensors.push(("lm_head.weight".to_owned(), vec![self.vocabulary, hidden]));
-        }
-        tensors
     }
 }
 

@@ -8,8 +8,10 @@ use std::path::Path;
 use candle_core::DType;
 
 use super::checkpoint::StoredTensor;
+use super::names::Names;
+use super::rope::Rope;
 use super::{Checkpoint, Hyperparameters, ImportError, RotaryPairs, numbers};
-use crate::bundle::{FileBytes, MAX_LAYERS};
+use crate::bundle::{Architecture, FileBytes, MAX_LAYERS, Variant};
 
 const HEADER_BYTES: usize = 7 * 4;
 /// What `ak42` files of later versions start with.
@@ -63,9 +65,12 @@ fn read_header(file: &[u8]) -> Result<Hyperparameters, String> {
         kv_heads: positive("n_kv_heads", kv_heads)?,
         head_dim: hidden / heads,
         norm_epsilon_q32: numbers::epsilon_q32(NORM_EPSILON).ok_or("epsilon")?,
-        rope_theta: ROPE_THETA,
+        rope: Rope { theta: ROPE_THETA, ..Rope::default() },
         eos: EOS.to_vec(),
         pairs: RotaryPairs::Neighbours,
+        names: Names::Llama,
+        architecture: Architecture::Llama,
+        variant: Variant::default(),
     };
     shape.check().map_err(|error| error.to_string())?;
     Ok(shape)

@@ -4,10 +4,13 @@
 //! arithmetic here and nothing that could differ between platforms. `docs/bundle.md` is normative.
 
 mod checkpoint;
+mod config;
 mod hugging_face;
 mod llama2c;
+mod names;
 mod numbers;
 mod quantise;
+mod rope;
 mod sentencepiece;
 
 use std::io;
@@ -19,6 +22,7 @@ use metis_kernels::weights::WeightError;
 use thiserror::Error;
 
 pub(crate) use checkpoint::{Checkpoint, Hyperparameters, RotaryPairs};
+pub(crate) use names::used;
 
 use crate::bundle::{Bundle, BundleError, BundleParts, Manifest, refuse_existing, valid_name};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -146,6 +150,15 @@ pub fn convert(
     Ok(parts)
 }
 
+/// The tensors, with their shapes, that a `config.json` in `folder` calls for.
+#[cfg(any(test, feature = "test-support"))]
+pub(crate) fn used_by(
+    folder: &Path,
+    config: &serde_json::Value,
+) -> Result<Vec<(String, Vec<usize>)>, ImportError> {
+    Ok(used(&config::read(&folder.join("config.json"), config)?))
+}
+
 /// Why a checkpoint could not be imported.
 #[derive(Debug, Error)]
 pub enum ImportError {
@@ -167,7 +180,8 @@ pub enum ImportError {
     },
     /// An architecture, or a variant of one, without a fixed-point graph.
     #[error(
-        "{what} is not supported; supported: LlamaForCausalLM with SiLU, without biases and RoPE scaling, and llama2.c version 0"
+        "{what} is not supported; supported model types: {}, and llama2.c version 0",
+        config::MODEL_TYPES.join(", ")
     )]
     Unsupported {
         /// What was found.

@@ -1,7 +1,7 @@
-//! Two numbers of a configuration, exactly: they arrive as IEEE doubles and leave as integers.
+//! Numbers of a configuration, exactly: they arrive as IEEE doubles and leave as integers.
 
 use metis_kernels::formats::EPSILON_BITS;
-use metis_kernels::rounding::round_shift;
+use metis_kernels::rounding::{isqrt, round_shift};
 
 /// `(mantissa, exponent)` of a positive finite double: the value is `mantissa * 2^exponent` exactly.
 fn dyadic(value: f64) -> Option<(i64, i32)> {
@@ -22,6 +22,27 @@ pub(super) fn epsilon_q32(value: f64) -> Option<i64> {
     let shift = -(exponent + EPSILON_BITS as i32);
     let rounded = if shift >= 20 { round_shift(mantissa, shift.unsigned_abs()) } else { return None };
     (rounded <= 1 << EPSILON_BITS).then_some(rounded)
+}
+
+/// A double between 0 and 2^30 with `bits` fractional bits (at most 32), rounded to nearest.
+pub(super) fn fixed(value: f64, bits: u32) -> Option<i64> {
+    let (mantissa, exponent) = dyadic(value)?;
+    let shift = -(exponent + bits as i32);
+    match shift {
+        // 2^30 with 32 bits stays below 2^62: a mantissa of 53 bits may move up by 9.
+        -9..=0 => Some(mantissa << -shift),
+        1.. => Some(round_shift(mantissa, shift.unsigned_abs())),
+        _ => (mantissa == 0).then_some(0),
+    }
+}
+
+/// `sqrt(n)` as the mantissa and exponent of a scale, for `n` between 1 and 2^32.
+pub(super) fn square_root(n: u64) -> (u32, i32) {
+    // 23 bits and a rest to round: n * 2^(2k) has 64 or 63 bits, its root 32.
+    let k = (n.max(1).leading_zeros() / 2) as i32;
+    let root = isqrt(u128::from(n.max(1)) << (2 * k)) as u64;
+    let rounded = (root + (1 << 8)) >> 9;
+    if rounded >> 23 == 0 { (rounded as u32, 9 - k) } else { ((rounded >> 1) as u32, 10 - k) }
 }
 
 /// A double that is a whole number.
@@ -48,6 +69,29 @@ mod tests {
         assert_eq!(epsilon_q32(0.0), Some(0));
         assert_eq!(epsilon_q32(1e-300), Some(0));
         assert_eq!([1.5, -1e-5, f64::NAN, f64::INFINITY, 1e300].map(epsilon_q32), [None; 5]);
+    }
+
+    #[test]
+    fn fixed_point_numbers_are_rounded_to_nearest() {
+        assert_eq!(fixed(50.0, 16), Some(50 << 16));
+        assert_eq!(fixed(0.1, 16), Some(6_554));
+        assert_eq!(fixed(8.0, 32), Some(8 << 32));
+        assert_eq!(fixed(0.0, 32), Some(0));
+        assert_eq!([-1.0, f64::NAN, f64::INFINITY, 1e30].map(|value| fixed(value, 32)), [None; 4]);
+    }
+
+    #[test]
+    fn square_roots_are_scales() {
+        assert_eq!(square_root(1), (1 << 22, -22));
+        assert_eq!(square_root(2_304), (48 << 17, -17));
+        for n in 1..100_000u64 {
+            let (mantissa, exponent) = square_root(n);
+            assert!((1 << 22..1 << 23).contains(&mantissa), "{n}");
+            // mantissa^2 * 2^(2 exponent) is n up to half a step of the mantissa.
+            let (m, scale) = (u128::from(mantissa), (-2 * exponent).unsigned_abs());
+            let n = u128::from(n) << (scale + 2);
+            assert!((2 * m - 1).pow(2) <= n + (1 << 24) && n <= (2 * m + 1).pow(2) + (1 << 24), "{n}");
+        }
     }
 
     #[test]

@@ -4,25 +4,12 @@ use std::collections::BTreeMap;
 
 use indicatif::ProgressBar;
 use metis_kernels::Scale;
-use metis_kernels::tables::rope_frequencies;
-use metis_kernels::weights::{gains_q20, quantise_row};
+use metis_kernels::weights::{WeightError, biases_q16, gains_q20, quantise_row};
 use rayon::prelude::*;
 
-use super::{Checkpoint, ImportError, RotaryPairs};
-use crate::bundle::{Content, LAYER_MATRICES, LAYER_NORMS, Manifest, layout, matrix_shape};
-
-/// Hugging Face's names for [`LAYER_MATRICES`].
-const MATRIX_SOURCES: [&str; 7] = [
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-];
-/// Hugging Face's names for [`LAYER_NORMS`].
-const NORM_SOURCES: [&str; 2] = ["input_layernorm", "post_attention_layernorm"];
+use super::names::{Part, SourceTensor, source};
+use super::{Checkpoint, ImportError};
+use crate::bundle::{Content, Manifest, TensorSpec, layout};
 
 /// All tensors of a bundle by name.
 pub(super) fn tensors(
@@ -30,66 +17,98 @@ pub(super) fn tensors(
     manifest: &Manifest,
     progress: &ProgressBar,
 ) -> Result<BTreeMap<String, Vec<u8>>, ImportError> {
-    let weights = layout(manifest).into_iter().filter(|spec| spec.content == Content::Weights);
+    let layout = layout(manifest);
+    let weights = layout.iter().filter(|spec| spec.content == Content::Weights);
     progress.set_length(weights.map(|spec| spec.shape.iter().product::<usize>() as u64).sum());
 
     let mut tensors = BTreeMap::new();
-    let embedding = [manifest.vocabulary, manifest.hidden];
-    let mut matrix = |name: &str, source: &str, shape: [usize; 2], pairs| {
-        let (bytes, scales) = quantise_matrix(checkpoint, source, shape, pairs)?;
-        tensors.insert(format!("{name}.weight"), bytes);
-        tensors.insert(format!("{name}.scale"), scales);
-        progress.inc((shape[0] * shape[1]) as u64);
-        Ok::<_, ImportError>(())
-    };
-    matrix("embedding", "model.embed_tokens.weight", embedding, None)?;
-    for layer in 0..manifest.layers {
-        for (name, source) in LAYER_MATRICES.into_iter().zip(MATRIX_SOURCES) {
-            // RoPE sees the outputs of these two.
-            let pairs = matches!(name, "query" | "key").then_some(checkpoint.shape.pairs);
-            let source = format!("model.layers.{layer}.{source}.weight");
-            matrix(&format!("layers.{layer}.{name}"), &source, matrix_shape(manifest, name), pairs)?;
-        }
+    for spec in &layout {
+        let Some(source) = source(&checkpoint.shape, manifest, spec) else {
+            if spec.content == Content::Frequencies {
+                tensors.insert(spec.name.clone(), frequencies(checkpoint, spec));
+            }
+            continue;
+        };
+        let vector = |values: Vec<i32>| values.into_iter().flat_map(i32::to_le_bytes).collect();
+        let bytes = match spec.content {
+            Content::Weights => {
+                let (bytes, scales) = quantise_matrix(checkpoint, &source, spec)?;
+                tensors.insert(spec.name.replace(".weight", ".scale"), scales);
+                progress.inc(bytes.len() as u64);
+                bytes
+            }
+            Content::Biases => vector(numbers(checkpoint, &source, spec, biases_q16)?),
+            _ => {
+                let plus = i64::from(source.part == Part::PlusOne);
+                vector(numbers(checkpoint, &source, spec, |bits| gains_q20(bits, plus))?)
+            }
+        };
+        tensors.insert(spec.name.clone(), bytes);
     }
-    if !manifest.tied_embeddings {
-        matrix("head", "lm_head.weight", embedding, None)?;
-    }
-
-    let mut norm = |name: String, source: String| {
-        let bits = checkpoint.bits(&source, &[manifest.hidden])?;
-        let gains =
-            gains_q20(&bits).map_err(|error| ImportError::Weight { name: source, row: 0, source: error })?;
-        tensors.insert(format!("{name}.gain"), gains.into_iter().flat_map(i32::to_le_bytes).collect());
-        Ok::<_, ImportError>(())
-    };
-    for layer in 0..manifest.layers {
-        for (name, source) in LAYER_NORMS.into_iter().zip(NORM_SOURCES) {
-            norm(format!("layers.{layer}.{name}"), format!("model.layers.{layer}.{source}.weight"))?;
-        }
-    }
-    norm("final_norm".into(), "model.norm.weight".into())?;
-
-    let frequencies = rope_frequencies(checkpoint.shape.rope_theta, manifest.head_dim);
-    tensors.insert("rope.frequencies".into(), frequencies.into_iter().flat_map(u64::to_le_bytes).collect());
     Ok(tensors)
 }
 
-/// The bytes and scales of a matrix; rows of queries and keys move to the kernels' order of rotary pairs.
+fn frequencies(checkpoint: &Checkpoint, spec: &TensorSpec) -> Vec<u8> {
+    let (rope, head_dim) = (&checkpoint.shape.rope, checkpoint.shape.head_dim);
+    let frequencies = match spec.name.as_str() {
+        "rope.local_frequencies" => rope.local_frequencies(head_dim),
+        _ => rope.frequencies(head_dim),
+    };
+    frequencies.into_iter().flat_map(u64::to_le_bytes).collect()
+}
+
+/// A vector: biases or what belongs to a norm.
+fn numbers(
+    checkpoint: &Checkpoint,
+    source: &SourceTensor,
+    spec: &TensorSpec,
+    convert: impl Fn(&[u32]) -> Result<Vec<i32>, WeightError>,
+) -> Result<Vec<i32>, ImportError> {
+    let mut bits = checkpoint.bits(&source.name, &source.shape)?;
+    let length = spec.shape[0];
+    match source.part {
+        Part::From(first) => bits = bits[first..first + length].to_vec(),
+        Part::Rotary => {
+            let row = |row| checkpoint.shape.pairs.source_row(row, checkpoint.shape.head_dim);
+            bits = (0..length).map(|i| bits[row(i)]).collect();
+        }
+        _ => {}
+    }
+    convert(&bits).map_err(|error| ImportError::Weight { name: source.name.clone(), row: 0, source: error })
+}
+
+/// The bytes and scales of a matrix.
 fn quantise_matrix(
     checkpoint: &Checkpoint,
-    name: &str,
-    [outputs, inputs]: [usize; 2],
-    pairs: Option<RotaryPairs>,
+    source: &SourceTensor,
+    spec: &TensorSpec,
 ) -> Result<(Vec<u8>, Vec<u8>), ImportError> {
-    let bits = checkpoint.bits(name, &[outputs, inputs])?;
+    let (outputs, inputs) = (spec.shape[0], spec.shape[1]);
+    let bits = checkpoint.bits(&source.name, &source.shape)?;
+    let addend = match &source.part {
+        Part::PlusRow { name, rows } => checkpoint.bits(name, &[*rows, inputs])?,
+        _ => Vec::new(),
+    };
     let mut bytes = vec![0; outputs * inputs];
-    let quantise = |(row, out): (usize, &mut [u8])| {
-        let row = pairs.map_or(row, |pairs| pairs.source_row(row, checkpoint.shape.head_dim));
-        quantise_row(&bits[row * inputs..(row + 1) * inputs], out).map_err(|source| ImportError::Weight {
-            name: name.to_owned(),
-            row,
-            source,
-        })
+    let quantise = |(output, out): (usize, &mut [u8])| {
+        let row = match source.part {
+            Part::Rotary => checkpoint.shape.pairs.source_row(output, checkpoint.shape.head_dim),
+            _ => output,
+        };
+        let stored = || &bits[row * inputs..(row + 1) * inputs];
+        let scale = match source.part {
+            Part::Columns(first) => {
+                let column: Vec<u32> =
+                    bits[first + output..].iter().step_by(source.shape[1]).copied().collect();
+                quantise_row(&column, out)
+            }
+            Part::PlusRow { .. } => {
+                let sums: Vec<u32> = stored().iter().zip(&addend).map(|(&a, &b)| single_sum(a, b)).collect();
+                quantise_row(&sums, out)
+            }
+            _ => quantise_row(stored(), out),
+        };
+        scale.map_err(|error| ImportError::Weight { name: source.name.clone(), row, source: error })
     };
     let scales: Vec<Scale> =
         bytes.par_chunks_mut(inputs).enumerate().map(quantise).collect::<Result<_, _>>()?;
@@ -97,4 +116,10 @@ fn quantise_matrix(
         [scale.mantissa().to_le_bytes(), scale.exponent().to_le_bytes()].into_iter().flatten()
     });
     Ok((bytes, scales.collect()))
+}
+
+/// The bits of the sum of two IEEE singles.
+#[allow(clippy::float_arithmetic, reason = "one addition, which IEEE 754 rounds in the same way everywhere")]
+fn single_sum(a: u32, b: u32) -> u32 {
+    (f32::from_bits(a) + f32::from_bits(b)).to_bits()
 }

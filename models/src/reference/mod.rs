@@ -1,19 +1,23 @@
 //! The original checkpoint in floats, through candle's own models: what the fixed-point model is compared with.
 #![allow(clippy::float_arithmetic, reason = "the float side of evaluation; nothing here reaches a block")]
 
+mod gpt2;
+mod llama2c;
+mod models;
 mod quantised;
 
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use candle_transformers::models::{llama, llama2_c};
 use metis_kernels::TokenId;
 use thiserror::Error;
 
 pub use quantised::QuantisedPeer;
 
-use crate::import::{Checkpoint, Hyperparameters, ImportError, RotaryPairs, Source};
+use crate::bundle::Pooling;
+use crate::import::{Checkpoint, ImportError, Source, used};
+use models::Float;
 
 /// Why the reference could not be loaded or run.
 #[derive(Debug, Error)]
@@ -22,8 +26,11 @@ pub enum ReferenceError {
     #[error(transparent)]
     Checkpoint(#[from] ImportError),
     /// candle's model does not have this shape.
-    #[error("candle's Llama has no {0}; this checkpoint can be imported but not evaluated")]
+    #[error("candle's model has no {0}; this checkpoint can be imported but not evaluated")]
     Unsupported(&'static str),
+    /// `config.json` is not what candle's model reads.
+    #[error("config.json: {0}")]
+    Config(#[from] serde_json::Error),
     /// candle failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -32,13 +39,8 @@ pub enum ReferenceError {
 /// A checkpoint in `f32` on the CPU.
 #[derive(Debug)]
 pub struct Reference {
-    model: Model,
-}
-
-#[derive(Debug)]
-enum Model {
-    Llama2c { model: Box<llama2_c::Llama>, cache: llama2_c::Cache },
-    Llama { model: Box<llama::Llama>, config: llama::Config },
+    model: Float,
+    pooling: Pooling,
 }
 
 impl Reference {
@@ -46,50 +48,45 @@ impl Reference {
     pub fn load(source: &Source) -> Result<Self, ReferenceError> {
         let checkpoint = source.open()?;
         let variables = variables(&checkpoint)?;
-        let shape = &checkpoint.shape;
-        if shape.head_dim * shape.heads != shape.hidden {
-            return Err(ReferenceError::Unsupported("head dimension of its own"));
-        }
-        let model = match shape.pairs {
-            RotaryPairs::Neighbours => {
-                let config = llama2c_config(shape);
-                let cache = llama2_c::Cache::new(false, &config, variables.clone())?;
-                Model::Llama2c { model: Box::new(llama2_c::Llama::load(variables, config)?), cache }
-            }
-            RotaryPairs::Halves => {
-                let config = llama_config(shape);
-                Model::Llama { model: Box::new(llama::Llama::load(variables, &config)?), config }
-            }
+        let model = match source {
+            Source::HuggingFace(folder) => Float::hugging_face(folder, &checkpoint.shape, variables)?,
+            Source::Llama2c { .. } => llama2c::load(&checkpoint.shape, variables)?,
         };
-        Ok(Self { model })
+        Ok(Self { model, pooling: checkpoint.shape.variant.pooling })
     }
 
     /// The logits after each token of a sequence.
     pub fn logits(&mut self, tokens: &[TokenId]) -> Result<Vec<Vec<f32>>, ReferenceError> {
-        let ids: Vec<u32> = tokens.iter().map(|token| token.0).collect();
-        let input = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
-        match &mut self.model {
-            Model::Llama2c { model, cache } => {
-                let logits = model.forward(&input, 0, cache)?;
-                Ok(logits.squeeze(0)?.to_vec2()?)
-            }
-            // This model gives the logits of the last position only: one token at a time.
-            Model::Llama { model, config } => {
-                let mut cache = llama::Cache::new(true, DType::F32, config, &Device::Cpu)?;
-                let step = |position| {
-                    let logits = model.forward(&input.narrow(1, position, 1)?, position, &mut cache)?;
-                    Ok(logits.squeeze(0)?.to_vec1()?)
-                };
-                (0..tokens.len()).map(step).collect()
-            }
-        }
+        self.model.logits(&input(tokens)?)
     }
+
+    /// An encoder's vector of a text, of length one.
+    pub fn embed(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>, ReferenceError> {
+        let hidden = self.model.hidden(&input(tokens)?)?.squeeze(0)?;
+        let vector = match self.pooling {
+            Pooling::Mean => hidden.mean(0)?,
+            Pooling::Cls => hidden.get(0)?,
+        };
+        let length = vector.sqr()?.sum_all()?.sqrt()?;
+        Ok(vector.broadcast_div(&length)?.to_vec1()?)
+    }
+
+    /// A classifier's logits of a text.
+    pub fn classify(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>, ReferenceError> {
+        self.model.classify(&input(tokens)?)
+    }
+}
+
+/// `[1, tokens]`.
+fn input(tokens: &[TokenId]) -> Result<Tensor, ReferenceError> {
+    let ids: Vec<u32> = tokens.iter().map(|token| token.0).collect();
+    Ok(Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?)
 }
 
 /// All tensors in `f32`. Reading them checks names and shapes: candle's models unwrap what they do not find.
 fn variables(checkpoint: &Checkpoint) -> Result<VarBuilder<'static>, ReferenceError> {
     let mut tensors = HashMap::new();
-    for (name, shape) in checkpoint.shape.tensors() {
+    for (name, shape) in used(&checkpoint.shape) {
         let tensor = checkpoint.tensor(&name, &shape)?;
         tensors.insert(name, tensor);
     }
@@ -97,41 +94,4 @@ fn variables(checkpoint: &Checkpoint) -> Result<VarBuilder<'static>, ReferenceEr
         tensors.insert("lm_head.weight".into(), embedding.clone());
     }
     Ok(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
-}
-
-/// The epsilon as candle takes it; Q32 is exact in a double, and off the configured value by at most `2^-33`.
-fn epsilon(shape: &Hyperparameters) -> f64 {
-    shape.norm_epsilon_q32 as f64 / (1u64 << 32) as f64
-}
-
-fn llama2c_config(shape: &Hyperparameters) -> llama2_c::Config {
-    llama2_c::Config {
-        dim: shape.hidden,
-        hidden_dim: shape.intermediate,
-        n_layers: shape.layers,
-        n_heads: shape.heads,
-        n_kv_heads: shape.kv_heads,
-        vocab_size: shape.vocabulary,
-        seq_len: shape.context,
-        norm_eps: epsilon(shape),
-    }
-}
-
-fn llama_config(shape: &Hyperparameters) -> llama::Config {
-    llama::Config {
-        hidden_size: shape.hidden,
-        intermediate_size: shape.intermediate,
-        vocab_size: shape.vocabulary,
-        num_hidden_layers: shape.layers,
-        num_attention_heads: shape.heads,
-        num_key_value_heads: shape.kv_heads,
-        use_flash_attn: false,
-        rms_norm_eps: epsilon(shape),
-        rope_theta: shape.rope_theta as f32,
-        bos_token_id: None,
-        eos_token_id: None,
-        rope_scaling: None,
-        max_position_embeddings: shape.context,
-        tie_word_embeddings: shape.tied,
-    }
 }

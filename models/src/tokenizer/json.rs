@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 use super::pieces::{Kind, Pieces, byte_level, plain};
 use super::{TokenizerError, guarded};
 
-const NORMALIZERS: &str = "NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, Sequence";
-const PRE_TOKENIZERS: &str = "ByteLevel, Metaspace, Split, Digits, Sequence";
+const NORMALIZERS: &str =
+    "NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, BertNormalizer, Sequence";
+const PRE_TOKENIZERS: &str = "ByteLevel, Metaspace, Split, Digits, BertPreTokenizer, Sequence";
 /// The patterns of GPT-2, Llama 3 and Qwen 2.
 pub(super) const SPLIT_PATTERNS: [&str; 3] = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
@@ -27,8 +28,10 @@ const MAX_NORMALIZERS: usize = 8;
 const MAX_EXPANSION: usize = 16;
 /// Most special tokens that a template may add on one side.
 const MAX_TEMPLATE: usize = 16;
-const POST_PROCESSORS: &str = "TemplateProcessing, ByteLevel, Sequence";
-const DECODERS: &str = "ByteLevel, ByteFallback, Metaspace, Replace, Fuse, Strip, Sequence";
+const POST_PROCESSORS: &str = "TemplateProcessing, BertProcessing, ByteLevel, Sequence";
+const DECODERS: &str = "ByteLevel, ByteFallback, Metaspace, Replace, Fuse, Strip, WordPiece, Sequence";
+/// Longest word of a WordPiece model in characters: it is compared with the vocabulary at every length.
+const MAX_WORD: u64 = 100;
 
 /// How pieces are turned into bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +41,10 @@ enum Decoding {
     Pieces {
         space: Option<String>,
         byte_fallback: bool,
+    },
+    /// Pieces that continue a word start with this string; a space stands before the others.
+    WordPiece {
+        prefix: String,
     },
 }
 
@@ -95,7 +102,7 @@ impl Definition {
             "model": self.model,
         });
         // Without a type, the library would try one kind of model after the other.
-        json["model"]["type"] = "BPE".into();
+        json["model"]["type"] = model_type(&self.model).into();
         let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(json.to_string()))
             .map_err(TokenizerError::Syntax)?;
         tokenizer.set_encode_special_tokens(true);
@@ -140,6 +147,10 @@ impl Definition {
                 // A piece outside the alphabet cannot come from text; it stands for itself, as in the library.
                 Decoding::ByteLevel => byte_level(piece).unwrap_or_else(|| piece.clone().into_bytes()),
                 Decoding::Pieces { space, byte_fallback } => plain(piece, space.as_deref(), *byte_fallback),
+                Decoding::WordPiece { prefix } => match piece.strip_prefix(prefix.as_str()) {
+                    Some(rest) => rest.as_bytes().to_vec(),
+                    None => format!(" {piece}").into_bytes(),
+                },
             };
             let kind = if unknown == Some(piece.as_str()) { Kind::Unknown } else { Kind::Text };
             insert(piece, id, kind, bytes)?;
@@ -234,11 +245,21 @@ fn check_patterns(pre_tokenizer: &Value) -> Result<(), TokenizerError> {
     Ok(())
 }
 
+/// Old files leave the type out.
+fn model_type(model: &Value) -> &str {
+    let word_piece = model["merges"].is_null() && model["max_input_chars_per_word"].is_u64();
+    model["type"].as_str().unwrap_or(if word_piece { "WordPiece" } else { "BPE" })
+}
+
 fn check_model(model: &Value) -> Result<(), TokenizerError> {
-    // Old files leave the type of a BPE model out.
-    if model["type"].as_str().unwrap_or("BPE") != "BPE" {
-        return Err(unsupported("a model", type_of(model), "BPE"));
+    match model_type(model) {
+        "BPE" => check_bpe(model),
+        "WordPiece" => check_word_piece(model),
+        other => Err(unsupported("a model", other, "BPE, WordPiece")),
     }
+}
+
+fn check_bpe(model: &Value) -> Result<(), TokenizerError> {
     if !model["vocab"].is_object() || !model["merges"].is_array() {
         return Err(unsupported("a model", "one without a BPE's vocabulary and merges", "BPE"));
     }
@@ -249,6 +270,23 @@ fn check_model(model: &Value) -> Result<(), TokenizerError> {
         if !matches!(&model[key], Value::Null) && model[key] != "" {
             return Err(unsupported("a model", format!("BPE with {key}"), "BPE on plain pieces"));
         }
+    }
+    Ok(())
+}
+
+/// A word that is too long, or that the pieces cannot spell, becomes the unknown token.
+fn check_word_piece(model: &Value) -> Result<(), TokenizerError> {
+    let unknown = model["unk_token"].as_str().filter(|unknown| model["vocab"][unknown].is_u64());
+    if unknown.is_none() || !model["continuing_subword_prefix"].as_str().is_some_and(|p| !p.is_empty()) {
+        let rule = "WordPiece with an unknown token of its vocabulary and a prefix";
+        return Err(unsupported("a model", "WordPiece without them", rule));
+    }
+    if model["max_input_chars_per_word"].as_u64().is_none_or(|most| most > MAX_WORD) {
+        return Err(unsupported(
+            "a model",
+            "WordPiece with longer words",
+            "WordPiece with words of up to 100 characters",
+        ));
     }
     Ok(())
 }
@@ -282,6 +320,20 @@ fn template(value: &Value, vocabulary: usize) -> Result<(Vec<TokenId>, Vec<Token
                 }
             }
             Ok((prefix, suffix))
+        }
+        "BertProcessing" => {
+            let token = |key: &str| {
+                let id = value[key][1].as_u64().unwrap_or(u64::MAX);
+                if id >= vocabulary as u64 {
+                    return Err(bad_id(
+                        key,
+                        id,
+                        &format!("ids must be below the vocabulary of {vocabulary}"),
+                    ));
+                }
+                Ok(vec![TokenId(id as u32)])
+            };
+            Ok((token("cls")?, token("sep")?))
         }
         "TemplateProcessing" => {
             let (mut prefix, mut suffix, mut text_seen) = (Vec::new(), Vec::new(), false);
@@ -320,6 +372,10 @@ fn decoding(value: &Value) -> Result<Decoding, TokenizerError> {
     flatten(value, "decoders", &mut parts);
     if parts.iter().any(|part| type_of(part) == "ByteLevel") {
         return Ok(Decoding::ByteLevel);
+    }
+    if let Some(part) = parts.iter().find(|part| type_of(part) == "WordPiece") {
+        let prefix = part["prefix"].as_str().filter(|prefix| !prefix.is_empty()).unwrap_or("##");
+        return Ok(Decoding::WordPiece { prefix: prefix.to_owned() });
     }
     let space = parts.iter().find_map(|part| match type_of(part) {
         "Metaspace" => Some(part["replacement"].as_str().unwrap_or("▁")),

@@ -14,7 +14,7 @@ pub(super) fn model_info(inference: &Inference, call: &modelInfoCall) -> Result<
     let manifest = model.model.manifest();
     let info = abi::ModelInfo {
         modelId: model.model.id(),
-        architecture: left_aligned(manifest.architecture.as_bytes()),
+        architecture: left_aligned(manifest.architecture.name().as_bytes()),
         vocab: model.costs.vocabulary,
         context: model.context,
         layers: saturated(manifest.layers),

@@ -4,7 +4,7 @@ use alloy_sol_types::SolCall;
 use metis_kernels::{Sampling, TokenId};
 use metis_models::engine::{Finish, Generation, Request};
 
-use super::{Interrupt, cap, check_prompt, ids, in_vocabulary, model, prompt_tokens, saturated};
+use super::{Interrupt, cap, check_prompt, decoder, ids, in_vocabulary, prompt_tokens, saturated};
 use crate::abi::{self, generateCall, generateTokensCall};
 use crate::gas::{Meter, Work};
 use crate::inference::Inference;
@@ -20,7 +20,7 @@ pub(super) fn generate(
     }
     cap(call.prompt.len(), inference.caps().max_prompt_bytes)?;
     let wanted = Wanted::check(inference, call.maxNew, &call.s, &call.stopIds)?;
-    let model = model(inference, call.model)?;
+    let model = decoder::<generateCall>(inference, call.model)?;
     let stop = in_vocabulary(model, &call.stopIds)?;
     let prompt = prompt_tokens(inference, model, &call.prompt, meter)?;
     let prompt_tokens = saturated(prompt.len());
@@ -40,7 +40,7 @@ pub(super) fn generate_tokens(
     meter: &mut Meter,
 ) -> Result<Vec<u8>, Interrupt> {
     let wanted = Wanted::check(inference, call.maxNew, &call.s, &call.stopIds)?;
-    let model = model(inference, call.model)?;
+    let model = decoder::<generateTokensCall>(inference, call.model)?;
     let stop = in_vocabulary(model, &call.stopIds)?;
     check_prompt(model, call.prompt.len())?;
     let prompt = in_vocabulary(model, &call.prompt)?;

@@ -2,6 +2,7 @@
 //! order decides which of several errors a caller sees.
 
 mod describe;
+mod encode;
 mod generate;
 mod rate;
 mod text;
@@ -33,6 +34,10 @@ impl Interrupt {
     fn bad_calldata() -> Self {
         Self::revert(&abi::BadCalldata {})
     }
+
+    fn not_supported<C: SolCall>() -> Self {
+        Self::revert(&abi::NotSupported { selector: C::SELECTOR.into() })
+    }
 }
 
 impl From<OutOfGas> for Interrupt {
@@ -60,11 +65,7 @@ pub(crate) fn answer(
         Call::GenerateTokens(call) => generate::generate_tokens(inference, call, meter),
         Call::Score(call) => rate::score(inference, call, meter),
         Call::Logits(call) => rate::logits(inference, call, meter),
-        Call::Embed(call) => {
-            model(inference, call.model)?;
-            // Every architecture of this version is causal.
-            Err(Interrupt::revert(&abi::NotSupported { selector: abi::embedCall::SELECTOR.into() }))
-        }
+        Call::Embed(call) => encode::embed(inference, call, meter),
         Call::Tokenize(call) => text::tokenize(inference, call, meter),
         Call::Detokenize(call) => text::detokenize(inference, call, meter),
         Call::ModelInfo(call) => describe::model_info(inference, &call),
@@ -79,6 +80,12 @@ fn model(inference: &Inference, id: B256) -> Result<&ActiveModel, Interrupt> {
         Unavailable::NotActive => Interrupt::revert(&abi::ModelNotActive { model: id }),
         Unavailable::Failed(error) => Interrupt::Fatal(error.into()),
     })
+}
+
+/// A model that continues texts, for a function `C` that needs one.
+fn decoder<C: SolCall>(inference: &Inference, id: B256) -> Result<&ActiveModel, Interrupt> {
+    let model = model(inference, id)?;
+    if model.is_decoder() { Ok(model) } else { Err(Interrupt::not_supported::<C>()) }
 }
 
 /// Refuses an argument that is larger than the chain allows.

@@ -3,7 +3,7 @@
 use alloy_sol_types::SolCall;
 use metis_kernels::TokenId;
 
-use super::{Interrupt, cap, in_vocabulary, model, prompt_tokens, saturated, too_long};
+use super::{Interrupt, cap, decoder, encode, in_vocabulary, model, prompt_tokens, saturated, too_long};
 use crate::abi::{self, logitsCall, scoreCall};
 use crate::gas::{Meter, Work};
 use crate::inference::{FatalError, Inference};
@@ -18,6 +18,9 @@ pub(super) fn score(inference: &Inference, call: scoreCall, meter: &mut Meter) -
     call.labels.iter().try_for_each(|label| cap(label.len(), caps.max_label_bytes))?;
 
     let model = model(inference, call.model)?;
+    if !model.is_decoder() {
+        return encode::score(inference, model, &call, meter);
+    }
     let label_bytes = call.labels.iter().map(|label| label.len()).sum();
     meter.charge(inference.gas().text(label_bytes))?;
     let prompt = prompt_tokens(inference, model, &call.prompt, meter)?;
@@ -43,7 +46,7 @@ pub(super) fn score(inference: &Inference, call: scoreCall, meter: &mut Meter) -
 }
 
 /// The index of the highest value; the lowest of equals.
-fn highest(values: &[i64]) -> u32 {
+pub(super) fn highest(values: &[i64]) -> u32 {
     let best = values.iter().enumerate().max_by(|(i, a), (j, b)| a.cmp(b).then(j.cmp(i)));
     best.map_or(0, |(index, _)| saturated(index))
 }
@@ -58,7 +61,7 @@ pub(super) fn logits(
     }
     cap(call.prompt.len(), inference.caps().max_prompt_bytes)?;
     cap(call.ids.len(), inference.caps().max_ids)?;
-    let model = model(inference, call.model)?;
+    let model = decoder::<logitsCall>(inference, call.model)?;
     let ids = in_vocabulary(model, &call.ids)?;
     let prompt = prompt_tokens(inference, model, &call.prompt, meter)?;
     meter.charge(inference.gas().work(&model.costs, Work::last_logits(prompt.len())))?;

@@ -123,6 +123,14 @@ impl InferenceModel for Mock {
         let salt = self.hash(prompt, 7);
         Ok(labels.iter().map(|label| -((self.hash(label, salt) >> 60) as i64)).collect())
     }
+
+    fn embed(&self, tokens: &[TokenId]) -> Result<Vec<i32>, InferenceError> {
+        self.last_logits(tokens)
+    }
+
+    fn classify(&self, tokens: &[TokenId]) -> Result<Vec<i32>, InferenceError> {
+        self.last_logits(tokens)
+    }
 }
 
 /// A chain with one model, which is its default.
