@@ -209,11 +209,16 @@ fn what_is_not_this_architecture_is_refused_by_name() {
     refused(|c| c["model_type"] = "mamba".into(), "mamba");
     refused(
         |c| c["architectures"] = serde_json::json!(["LlamaForSequenceClassification"]),
-        "supported: LlamaForCausalLM",
+        "LlamaForSequenceClassification",
     );
-    refused(|c| c["rope_scaling"] = serde_json::json!({"rope_type": "llama3"}), "rope_scaling");
+    refused(|c| c["rope_scaling"] = serde_json::json!({"rope_type": "llama3"}), "factor");
+    refused(
+        |c| c["rope_scaling"] = serde_json::json!({"type": "dynamic", "factor": 2.0}),
+        "rope_scaling dynamic",
+    );
+    refused(|c| c["sliding_window"] = 64.into(), "sliding_window");
     refused(|c| c["rope_parameters"] = serde_json::json!({"rope_type": "yarn"}), "yarn");
-    refused(|c| c["rope_parameters"] = serde_json::json!({"type": "linear"}), "linear");
+    refused(|c| c["rope_parameters"] = serde_json::json!({"type": "linear"}), "factor");
     refused(
         |c| c["rope_parameters"] = serde_json::json!({"partial_rotary_factor": 0.5}),
         "partial_rotary_factor",

@@ -83,6 +83,14 @@ impl Definition {
         check_types("a pre-tokenizer", &pre_tokenizer, "pretokenizers", PRE_TOKENIZERS)?;
         let (prefix, suffix) = template(&take("post_processor"), vocabulary)?;
         let decoding = decoding(&take("decoder"))?;
+        let is_word_piece = model_type(&model) == "WordPiece";
+        if is_word_piece != matches!(decoding, Decoding::WordPiece { .. }) {
+            return Err(unsupported(
+                "a decoder",
+                "WordPiece of another model, or a model without it",
+                DECODERS,
+            ));
+        }
         let added_tokens = added_tokens(take("added_tokens"))?;
         Ok(Self { model, normalizer, pre_tokenizer, added_tokens, decoding, prefix, suffix })
     }

@@ -150,3 +150,5 @@ fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> 
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod word_piece_tests;

@@ -152,7 +152,8 @@ fn components_that_are_not_exact_or_known_are_refused() {
     refused(|j| j["normalizer"] = json!({"type": "Precompiled"}), "Precompiled");
     refused(|j| j["normalizer"] = json!({"type": "Sequence", "normalizers": [{"type": "Nmt"}]}), "Nmt");
     refused(|j| j["pre_tokenizer"] = json!({"type": "UnicodeScripts"}), "UnicodeScripts");
-    refused(|j| j["post_processor"] = json!({"type": "BertProcessing"}), "BertProcessing");
+    refused(|j| j["post_processor"] = json!({"type": "RobertaProcessing"}), "RobertaProcessing");
+    refused(|j| j["post_processor"] = json!({"type": "BertProcessing"}), "cls");
     refused(|j| j["decoder"] = Value::Null, "decoder");
     refused(|j| j["decoder"] = json!({"type": "WordPiece"}), "WordPiece");
     refused(|j| j["post_processor"]["special_tokens"] = json!({}), "without ids");
