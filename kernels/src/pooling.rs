@@ -1,17 +1,20 @@
 //! From an encoder's hidden states to one vector.
 
-use crate::rounding::{isqrt, round_div, saturate32};
+use crate::rounding::{isqrt, saturate32};
 
 /// The unit vector in the direction of a sum of Q16 rows, Q16; zero stays zero.
 ///
-/// A mean has the direction of its sum. `|sum| < 2^47`, which `2^16` rows cannot exceed.
+/// A mean has the direction of its sum. `|sum| < 2^48`: more rows than the largest context cannot be.
 pub fn unit_vector_q16(sum: &[i64]) -> Vec<i32> {
-    debug_assert!(sum.iter().all(|v| v.unsigned_abs() < 1 << 47));
+    debug_assert!(sum.iter().all(|v| v.unsigned_abs() < 1 << 48));
     let square: u128 = sum.iter().map(|&v| u128::from(v.unsigned_abs()).pow(2)).sum();
-    match isqrt(square) as i64 {
-        0 => vec![0; sum.len()],
-        length => sum.iter().map(|&v| saturate32(round_div(v << 16, length))).collect(),
+    let length = isqrt(square) as i128;
+    if length == 0 {
+        return vec![0; sum.len()];
     }
+    // Rounded to nearest, ties toward plus infinity; at most 2^64 before the division.
+    let component = |&v: &i64| saturate32(((i128::from(v) << 17) + length).div_euclid(2 * length) as i64);
+    sum.iter().map(component).collect()
 }
 
 #[cfg(test)]
@@ -34,5 +37,7 @@ mod tests {
     fn zero_has_no_direction() {
         assert_eq!(unit_vector_q16(&[0, 0]), [0, 0]);
         assert_eq!(unit_vector_q16(&[-3]), [-65_536]);
+        let most = (1i64 << 48) - 1;
+        assert_eq!(unit_vector_q16(&[most, -most]), [46_341, -46_341]);
     }
 }
