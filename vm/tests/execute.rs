@@ -252,3 +252,12 @@ fn a_destroyed_contract_is_gone_and_an_overlay_replaces_whole_accounts() {
     value.overlay(top);
     assert_eq!(vm.state(), value);
 }
+
+/// A precompile may read the state of an account that the transaction has not touched.
+#[test]
+fn a_precompile_reads_storage_in_a_transaction_of_its_own() {
+    let mut vm = vm(SpecId::OSAKA, store());
+    vm.transact(&Transaction::call(ALICE, CONTRACT, word(42))).unwrap();
+    let outcome = vm.transact(&Transaction::call(ALICE, DUMMY, [4u8])).unwrap();
+    assert_eq!((outcome.status, outcome.output), (Status::Success, word(0)));
+}

@@ -7,7 +7,8 @@ use revm::{
     handler::instructions::EthInstructions,
     interpreter::{
         Instruction, InstructionContext, InstructionExecResult, InstructionResult,
-        interpreter::EthInterpreter, interpreter_types::Jumps,
+        interpreter::EthInterpreter,
+        interpreter_types::{Jumps, LegacyBytecode},
     },
 };
 
@@ -30,9 +31,12 @@ fn push<H: Host>(context: Context<'_, H>, word: U256) -> InstructionExecResult {
     if context.interpreter.stack.push(word) { Ok(()) } else { Err(InstructionResult::StackOverflow) }
 }
 
-/// Goes on two bytes further.
+/// Goes on two bytes further, if there is code: revm itself does not look.
 fn skip<H: Host>(context: Context<'_, H>) -> InstructionExecResult {
-    context.interpreter.bytecode.relative_jump(1);
+    let bytecode = &mut context.interpreter.bytecode;
+    if bytecode.pc() + 1 < bytecode.bytecode_len() {
+        bytecode.relative_jump(1);
+    }
     Ok(())
 }
 
