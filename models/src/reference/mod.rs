@@ -45,8 +45,13 @@ impl Reference {
     /// Loads a checkpoint.
     pub fn load(source: &Source) -> Result<Self, ReferenceError> {
         let checkpoint = source.open()?;
-        let variables = variables(&checkpoint)?;
         let shape = &checkpoint.shape;
+        let mut tensors = tensors(&checkpoint)?;
+        if shape.pairs == RotaryPairs::Neighbours {
+            // This model takes tables; without them it would rotate as for a base of 10,000.
+            tensors.extend(rotations(shape)?);
+        }
+        let variables = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         if shape.head_dim * shape.heads != shape.hidden {
             return Err(ReferenceError::Unsupported("head dimension of its own"));
         }
@@ -87,7 +92,7 @@ impl Reference {
 }
 
 /// All tensors in `f32`. Reading them checks names and shapes: candle's models unwrap what they do not find.
-fn variables(checkpoint: &Checkpoint) -> Result<VarBuilder<'static>, ReferenceError> {
+fn tensors(checkpoint: &Checkpoint) -> Result<HashMap<String, Tensor>, ReferenceError> {
     let mut tensors = HashMap::new();
     for (name, shape) in checkpoint.shape.tensors() {
         let tensor = checkpoint.tensor(&name, &shape)?;
@@ -96,7 +101,20 @@ fn variables(checkpoint: &Checkpoint) -> Result<VarBuilder<'static>, ReferenceEr
     if let Some(embedding) = tensors.get("model.embed_tokens.weight").filter(|_| checkpoint.shape.tied) {
         tensors.insert("lm_head.weight".into(), embedding.clone());
     }
-    Ok(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
+    Ok(tensors)
+}
+
+/// Cosines and sines of every position and pair, under llama2.c's names.
+fn rotations(shape: &Hyperparameters) -> Result<[(String, Tensor); 2], ReferenceError> {
+    let (context, half) = (shape.context, shape.head_dim / 2);
+    let table = |name: &str, function: fn(f64) -> f64| {
+        let angle = |position: usize, pair: usize| {
+            position as f64 * (shape.rope_theta as f64).powf(-(pair as f64) / half as f64)
+        };
+        let values = (0..context * half).map(|i| function(angle(i / half, i % half)) as f32).collect();
+        Ok::<_, ReferenceError>((name.to_owned(), Tensor::from_vec(values, (context, half), &Device::Cpu)?))
+    };
+    Ok([table("freq_cis_real", f64::cos)?, table("freq_cis_imag", f64::sin)?])
 }
 
 /// The epsilon as candle takes it; Q32 is exact in a double, and off the configured value by at most `2^-33`.
