@@ -2,10 +2,11 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use metis_kernels::tables::rope_frequencies;
 use metis_kernels::{AttentionShape, BoundsError};
 
-use super::ImportError;
 use super::gguf::Storage;
+use super::{ImportError, numbers};
 use crate::bundle::{ARCHITECTURE, FORMAT_VERSION, FileBytes, Formats, Manifest, Work, check_dimensions};
 
 /// The numbers that make a transformer.
@@ -116,6 +117,9 @@ pub(crate) struct Checkpoint {
     pub(super) tensors: std::collections::HashMap<String, StoredTensor>,
 }
 
+/// The tensor, one number per pair, by which RoPE's frequencies are divided, if the checkpoint has it.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
 /// Where a tensor is and how it is stored.
 #[derive(Clone, Debug)]
 pub(super) struct StoredTensor {
@@ -154,6 +158,22 @@ impl Checkpoint {
             .and_then(|tensor| tensor.to_vec1::<f32>())
             .map_err(|source| ImportError::Tensor { name: name.to_owned(), source })?;
         Ok(values.into_iter().map(f32::to_bits).collect())
+    }
+
+    /// The bits of the singles by which RoPE's frequencies are divided; `None` if they stay as they are.
+    pub(crate) fn rope_factors(&self) -> Result<Option<Vec<u32>>, ImportError> {
+        let some = self.tensors.contains_key(ROPE_FACTORS);
+        some.then(|| self.bits(ROPE_FACTORS, &[self.shape.head_dim / 2])).transpose()
+    }
+
+    /// RoPE's frequencies in turns per token, Q64.
+    pub(super) fn rope_frequencies(&self) -> Result<Vec<u64>, ImportError> {
+        let frequencies = rope_frequencies(self.shape.rope_theta, self.shape.head_dim);
+        let Some(factors) = self.rope_factors()? else { return Ok(frequencies) };
+        let slowed = |(frequency, factor)| {
+            numbers::slowed(frequency, factor).ok_or(ImportError::RopeFactor(f32::from_bits(factor)))
+        };
+        frequencies.into_iter().zip(factors).map(slowed).collect()
     }
 
     /// The bytes of a tensor of this shape.

@@ -224,6 +224,9 @@ pub enum ImportError {
         /// The block, from 0.
         block: usize,
     },
+    /// A factor that RoPE's frequencies cannot be divided by.
+    #[error("tensor `{tensor}`: the factor {0} is not one of 1 to 2^24", tensor = checkpoint::ROPE_FACTORS)]
+    RopeFactor(f32),
     /// A number that cannot be quantised.
     #[error("tensor `{name}`, row {row}: {source}")]
     Weight {

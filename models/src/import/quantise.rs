@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use indicatif::ProgressBar;
 use metis_kernels::Scale;
-use metis_kernels::tables::rope_frequencies;
 use metis_kernels::weights::{gains_q20, quantise_row};
 use rayon::prelude::*;
 
@@ -69,7 +68,7 @@ pub(super) fn tensors(
     }
     norm("final_norm".into(), "model.norm.weight".into())?;
 
-    let frequencies = rope_frequencies(checkpoint.shape.rope_theta, manifest.head_dim);
+    let frequencies = checkpoint.rope_frequencies()?;
     tensors.insert("rope.frequencies".into(), frequencies.into_iter().flat_map(u64::to_le_bytes).collect());
     Ok(tensors)
 }

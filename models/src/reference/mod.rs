@@ -49,7 +49,7 @@ impl Reference {
         let mut tensors = tensors(&checkpoint)?;
         if shape.pairs == RotaryPairs::Neighbours {
             // This model takes tables; without them it would rotate as for a base of 10,000.
-            tensors.extend(rotations(shape)?);
+            tensors.extend(rotations(&checkpoint)?);
         }
         let variables = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         if shape.head_dim * shape.heads != shape.hidden {
@@ -105,13 +105,17 @@ fn tensors(checkpoint: &Checkpoint) -> Result<HashMap<String, Tensor>, Reference
 }
 
 /// Cosines and sines of every position and pair, under llama2.c's names.
-fn rotations(shape: &Hyperparameters) -> Result<[(String, Tensor); 2], ReferenceError> {
+fn rotations(checkpoint: &Checkpoint) -> Result<[(String, Tensor); 2], ReferenceError> {
+    let shape = &checkpoint.shape;
     let (context, half) = (shape.context, shape.head_dim / 2);
+    let factors = checkpoint.rope_factors()?.unwrap_or_else(|| vec![1f32.to_bits(); half]);
+    let frequency = |(pair, factor): (usize, u32)| {
+        (shape.rope_theta as f64).powf(-(pair as f64) / half as f64) / f64::from(f32::from_bits(factor))
+    };
+    let frequencies: Vec<f64> = factors.into_iter().enumerate().map(frequency).collect();
     let table = |name: &str, function: fn(f64) -> f64| {
-        let angle = |position: usize, pair: usize| {
-            position as f64 * (shape.rope_theta as f64).powf(-(pair as f64) / half as f64)
-        };
-        let values = (0..context * half).map(|i| function(angle(i / half, i % half)) as f32).collect();
+        let angle = |i: usize| (i / half) as f64 * frequencies[i % half];
+        let values = (0..context * half).map(|i| function(angle(i)) as f32).collect();
         Ok::<_, ReferenceError>((name.to_owned(), Tensor::from_vec(values, (context, half), &Device::Cpu)?))
     };
     Ok([table("freq_cis_real", f64::cos)?, table("freq_cis_imag", f64::sin)?])

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::header::{Header, TensorInfo, Value};
 use crate::bundle::MAX_LAYERS;
-use crate::import::checkpoint::StoredTensor;
+use crate::import::checkpoint::{ROPE_FACTORS, StoredTensor};
 use crate::import::{Hyperparameters, ImportError, RotaryPairs, numbers};
 
 /// One architecture's conventions.
@@ -46,8 +46,6 @@ const ARCHITECTURES: [Architecture; 1] = [Architecture {
 const EMBEDDING: &str = "token_embd.weight";
 /// Without it, the embedding is the head.
 const HEAD: &str = "output.weight";
-/// Factors of RoPE's frequencies: how files carry Llama 3.1's scaling.
-const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// The keys of an architecture, after its name, that make its shape.
 const SHAPE_KEYS: [&str; 12] = [
@@ -122,9 +120,6 @@ impl Architecture {
                 return Err(ImportError::unsupported(format!("{key} {value}")));
             }
         }
-        if header.tensors.contains_key(ROPE_FACTORS) {
-            return Err(ImportError::unsupported(format!("RoPE scaling (tensor `{ROPE_FACTORS}`)")));
-        }
         Ok(())
     }
 
@@ -179,7 +174,12 @@ impl Architecture {
     ) -> Result<HashMap<String, StoredTensor>, ImportError> {
         let mut left: BTreeMap<&str, &TensorInfo> = header.tensors.iter().map(|(n, i)| (*n, i)).collect();
         let mut tensors = HashMap::new();
-        for (name, expected) in shape.tensors() {
+        let mut needed = shape.tensors();
+        if left.contains_key(ROPE_FACTORS) {
+            // How files carry the scaling of Llama 3.1 and its successors.
+            needed.push((ROPE_FACTORS.to_owned(), vec![shape.head_dim / 2]));
+        }
+        for (name, expected) in needed {
             let file_name = self.file_name(&name);
             let missing =
                 || ImportError::MissingTensor { name: file_name.clone(), expected: expected.clone() };

@@ -124,9 +124,7 @@ fn logits_are_those_of_candle_on_the_same_file() {
             assert!(float < float_limit, "{dtype:?}, theta {theta}: float {float:.2e}");
             let bundle = parts(&source).unwrap().into_bundle().unwrap();
             let engine = Engine::load(&bundle, Arc::new(Scalar::default())).unwrap();
-            let fixed = engine.all_logits(&tokens).unwrap();
-            let real = |logits: Vec<i32>| logits.into_iter().map(|logit| logit as f32 / 65_536.0).collect();
-            let fixed = divergence(&peer, &fixed.into_iter().map(real).collect::<Vec<Vec<f32>>>());
+            let fixed = divergence(&peer, &real(engine.all_logits(&tokens).unwrap()));
             assert!(fixed < fixed_limit, "{dtype:?}, theta {theta}: fixed {fixed:.2e}");
         }
     }
@@ -143,6 +141,12 @@ fn peer_logits(file: &[u8], tokens: &[TokenId]) -> Vec<Vec<f32>> {
     tokens.iter().enumerate().map(step).collect()
 }
 
+/// Q16 logits as floats.
+fn real(logits: Vec<Vec<i32>>) -> Vec<Vec<f32>> {
+    let row = |row: Vec<i32>| row.into_iter().map(|logit| logit as f32 / 65_536.0).collect();
+    logits.into_iter().map(row).collect()
+}
+
 /// The mean divergence KL(`p` || `q`) per position, in nats.
 fn divergence(p: &[Vec<f32>], q: &[Vec<f32>]) -> f64 {
     let one = |(p, q): (&Vec<f32>, &Vec<f32>)| -> f64 {
@@ -155,6 +159,36 @@ fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
     logits.iter().map(|logit| f64::from(logit - max) - sum.ln()).collect()
+}
+
+#[test]
+fn frequencies_are_divided_by_the_factors_of_the_file() {
+    let file = |factor: &dyn Fn(usize) -> f32| {
+        let factors: Vec<f32> = (0..32).map(factor).collect();
+        let factors = Tensor::new(factors, &Device::Cpu).unwrap();
+        let factors = QTensor::quantize(&factors, GgmlDType::F32).unwrap();
+        WIDE.gguf_with(GgmlDType::F32, |_, tensors| tensors.push(("rope_freqs.weight".into(), factors)))
+            .unwrap()
+    };
+    let plain = WIDE.gguf(GgmlDType::F32).unwrap();
+    let frequencies =
+        |file: &[u8]| parts(&stored(file).1).unwrap().into_bundle().unwrap().rope_frequencies().unwrap();
+    assert_eq!(frequencies(&file(&|_| 1.0)), frequencies(&plain));
+    let halves: Vec<u64> = frequencies(&plain).into_iter().map(|frequency| frequency / 2).collect();
+    assert_eq!(frequencies(&file(&|_| 2.0)), halves);
+
+    // As in Llama 3.1: the high frequencies stay, the low ones are slowed.
+    let scaled = file(&|pair| if pair < 2 { 1.0 } else { 1.0 + pair as f32 / 3.0 });
+    let (_place, source) = stored(&scaled);
+    let tokens: Vec<TokenId> = (0..48u32).map(|i| TokenId(i * i * 31 % 300)).collect();
+    let float = Reference::load(&source).unwrap().logits(&tokens).unwrap();
+    let engine = Engine::load(&parts(&source).unwrap().into_bundle().unwrap(), Arc::new(Scalar::default()));
+    let fixed = real(engine.unwrap().all_logits(&tokens).unwrap());
+    assert!(divergence(&float, &fixed) < 0.05);
+    assert!(divergence(&peer_logits(&scaled, &tokens), &float) > 1.0, "candle leaves them out");
+
+    let error = parts(&stored(&file(&|_| 0.5)).1).unwrap_err().to_string();
+    assert_eq!(error, "tensor `rope_freqs.weight`: the factor 0.5 is not one of 1 to 2^24");
 }
 
 #[test]
