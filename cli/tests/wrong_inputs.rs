@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use metis_models::fixture::Fixture;
+use metis_models::fixture::{Fixture, GgmlDType};
 
 fn metisvm(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_metisvm")).args(arguments).output().unwrap()
@@ -150,6 +150,30 @@ fn inputs_of_run_are_explained() {
     refused(&["run", "--code", "0x00", "--chain", &chain], &["Tokyo", "Osaka"]);
     let chain = folder.write("chain2.toml", "gaz = 1");
     refused(&["run", "--code", "0x00", "--chain", &chain], &["chain2.toml", "gaz"]);
+}
+
+#[test]
+fn gguf_files_are_imported_or_refused_by_name() {
+    let folder = Folder::new();
+    let file = Fixture::default().gguf(GgmlDType::Q8_0).unwrap();
+    let from = folder.text("fixture.gguf");
+    fs::write(&from, &file).unwrap();
+    let output = metisvm(&["model", "import", &from, "--out", &folder.text("bundle")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(metisvm(&["model", "verify", &folder.text("bundle")]).status.success());
+    let text = folder.write("text.txt", "the hello world, and the hello world again");
+    let output = metisvm(&["model", "eval", &folder.text("bundle"), "--reference", &from, "--text", &text]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let at = file.windows(5).position(|window| window == b"llama").unwrap();
+    let other = [&file[..at], b"mamba", &file[at + 5..]].concat();
+    fs::write(&from, other).unwrap();
+    refused(&["model", "import", &from, "-o", &folder.text("other")], &["GGUF architecture mamba"]);
+    fs::write(&from, &file[..at]).unwrap();
+    refused(
+        &["model", "import", &from, "-o", &folder.text("other")],
+        &["fixture.gguf", "ends inside its header"],
+    );
 }
 
 #[test]

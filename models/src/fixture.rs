@@ -1,6 +1,7 @@
 //! A tiny random checkpoint for tests: nothing to download, the same on every machine.
 
 mod families;
+mod gguf;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +16,11 @@ use crate::bundle::BundleParts;
 use crate::import::{ImportError, Options, ProgressBar, Source, convert};
 use crate::synthetic::{splitmix64, tokenizer_json};
 
+pub use candle_core::quantized::GgmlDType;
 pub use families::{FamilyFixture, families, word_piece};
+pub use gguf::gguf_file;
+#[cfg(test)]
+pub(crate) use gguf::gguf_name;
 
 /// The shape of a fixture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

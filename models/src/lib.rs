@@ -1,6 +1,6 @@
 //! Models of MetisVM: from a checkpoint on disk to tokens out of a transaction.
 //!
-//! How data flows through it: [`import`] reads a checkpoint (llama2.c or Hugging Face), quantises it exactly and writes a
+//! How data flows through it: [`import`] reads a checkpoint (llama2.c, Hugging Face or GGUF), quantises it exactly and writes a
 //! [`bundle`], whose `modelId` is the hash of its canonical manifest. A node opens the bundle ([`Bundle::open`]), which
 //! verifies every byte, and hands matrices, gains and frequencies to a [`graph`], which an [`engine`] runs on a backend; the [`tokenizer`] turns bytes
 //! into tokens and back. [`eval`] compares the fixed-point logits with a float [`mod@reference`] of the original checkpoint.

@@ -4,9 +4,10 @@ use candle_core::{DType, Device, Tensor};
 
 use metis_kernels::{AttentionShape, BoundsError};
 
-use super::ImportError;
+use super::gguf::Storage;
 pub(crate) use super::names::Names;
 use super::rope::Rope;
+use super::{ImportError, numbers};
 use crate::bundle::{
     Architecture, FORMAT_VERSION, FileBytes, Formats, Manifest, Variant, Work, check_dimensions,
 };
@@ -37,7 +38,7 @@ pub(crate) struct Hyperparameters {
 pub(crate) enum RotaryPairs {
     /// `(i, i + head_dim / 2)`: Hugging Face's and the kernels'.
     Halves,
-    /// `(2i, 2i + 1)`: llama2.c's.
+    /// `(2i, 2i + 1)`: llama2.c's, and that of GGUF's `llama`.
     Neighbours,
 }
 
@@ -96,40 +97,81 @@ pub(crate) struct Checkpoint {
     pub(super) tensors: std::collections::HashMap<String, StoredTensor>,
 }
 
+/// The tensor, one number per pair, by which RoPE's frequencies are divided, if the checkpoint has it.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
 /// Where a tensor is and how it is stored.
 #[derive(Clone, Debug)]
 pub(super) struct StoredTensor {
     pub(super) file: usize,
     pub(super) bytes: std::ops::Range<usize>,
-    pub(super) dtype: DType,
+    pub(super) storage: Storage,
     pub(super) shape: Vec<usize>,
 }
 
 impl Checkpoint {
-    /// A tensor as `f32`: exact, for every stored type is a subset of it.
+    /// A tensor as `f32`: exact, for every stored type is a subset of it, or as `docs/numerics.md` rounds blocks.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ImportError> {
-        let missing = || ImportError::MissingTensor { name: name.to_owned(), expected: shape.to_vec() };
-        let stored = self.tensors.get(name).ok_or_else(missing)?;
-        if stored.shape != shape || !matches!(stored.dtype, DType::F32 | DType::F16 | DType::BF16) {
-            return Err(ImportError::TensorShape {
-                name: name.to_owned(),
-                expected: format!("{shape:?} of f32, f16 or bf16"),
-                actual: format!("{:?} of {}", stored.shape, stored.dtype.as_str()),
-            });
+        let failed = |source| ImportError::Tensor { name: name.to_owned(), source };
+        let (storage, bytes) = self.stored(name, shape)?;
+        match storage {
+            Storage::Float(dtype) => Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)
+                .and_then(|tensor| tensor.to_dtype(DType::F32))
+                .map_err(failed),
+            Storage::Blocks(_) => {
+                let values = self.bits(name, shape)?.into_iter().map(f32::from_bits).collect();
+                Tensor::from_vec::<_, f32>(values, shape, &Device::Cpu).map_err(failed)
+            }
         }
-        let bytes = self.files[stored.file].as_ref().get(stored.bytes.clone()).ok_or_else(missing)?;
-        Tensor::from_raw_buffer(bytes, stored.dtype, shape, &Device::Cpu)
-            .and_then(|tensor| tensor.to_dtype(DType::F32))
-            .map_err(|source| ImportError::Tensor { name: name.to_owned(), source })
     }
 
     /// The same as the bits of IEEE singles, row by row.
     pub(super) fn bits(&self, name: &str, shape: &[usize]) -> Result<Vec<u32>, ImportError> {
+        let (storage, bytes) = self.stored(name, shape)?;
+        if let Storage::Blocks(format) = storage {
+            let not_finite = |block| ImportError::Block { name: name.to_owned(), block };
+            return format.singles(bytes).map_err(not_finite);
+        }
         let values = self
             .tensor(name, shape)?
             .flatten_all()
             .and_then(|tensor| tensor.to_vec1::<f32>())
             .map_err(|source| ImportError::Tensor { name: name.to_owned(), source })?;
         Ok(values.into_iter().map(f32::to_bits).collect())
+    }
+
+    /// The bits of the singles by which RoPE's frequencies are divided; `None` if they stay as they are.
+    pub(crate) fn rope_factors(&self) -> Result<Option<Vec<u32>>, ImportError> {
+        let some = self.tensors.contains_key(ROPE_FACTORS);
+        some.then(|| self.bits(ROPE_FACTORS, &[self.shape.head_dim / 2])).transpose()
+    }
+
+    /// RoPE's frequencies in turns per token, Q64.
+    pub(super) fn rope_frequencies(&self) -> Result<Vec<u64>, ImportError> {
+        let frequencies = self.shape.rope.frequencies(self.shape.head_dim);
+        let Some(factors) = self.rope_factors()? else { return Ok(frequencies) };
+        let slowed = |(frequency, factor)| {
+            numbers::slowed(frequency, factor).ok_or(ImportError::RopeFactor(f32::from_bits(factor)))
+        };
+        frequencies.into_iter().zip(factors).map(slowed).collect()
+    }
+
+    /// The bytes of a tensor of this shape.
+    fn stored(&self, name: &str, shape: &[usize]) -> Result<(Storage, &[u8]), ImportError> {
+        let missing = || ImportError::MissingTensor { name: name.to_owned(), expected: shape.to_vec() };
+        let stored = self.tensors.get(name).ok_or_else(missing)?;
+        let readable = match stored.storage {
+            Storage::Float(dtype) => matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
+            Storage::Blocks(_) => true,
+        };
+        if stored.shape != shape || !readable {
+            return Err(ImportError::TensorShape {
+                name: name.to_owned(),
+                expected: format!("{shape:?} of f32, f16 or bf16"),
+                actual: format!("{:?} of {}", stored.shape, stored.storage),
+            });
+        }
+        let bytes = self.files[stored.file].as_ref().get(stored.bytes.clone()).ok_or_else(missing)?;
+        Ok((stored.storage, bytes))
     }
 }

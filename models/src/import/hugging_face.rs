@@ -103,7 +103,7 @@ fn add_file(checkpoint: &mut Checkpoint, path: &Path) -> Result<(), ImportError>
         let tensor = StoredTensor {
             file: checkpoint.files.len(),
             bytes: data + start..data + end,
-            dtype: stored_type(info.dtype),
+            storage: stored_type(info.dtype).into(),
             shape: info.shape.clone(),
         };
         if checkpoint.tensors.contains_key(&name) {

@@ -88,7 +88,7 @@ fn places(shape: &Hyperparameters) -> Option<(HashMap<String, StoredTensor>, usi
             let bytes = at..at.checked_add(elements)?;
             at = bytes.end;
             let shape = tensor_shape.to_vec();
-            tensors.insert(name, StoredTensor { file: 0, bytes, dtype: DType::F32, shape });
+            tensors.insert(name, StoredTensor { file: 0, bytes, storage: DType::F32.into(), shape });
         }
         Some(())
     };

@@ -1,10 +1,11 @@
 //! From a checkpoint to a bundle: read, quantise, write. The same checkpoint gives the same bytes on every machine.
 //!
-//! A checkpoint stores dyadic rationals (`f32`, `f16`, `bf16`); quantising works on their bits with integers, so there is no float
+//! A checkpoint stores dyadic rationals (`f32`, `f16`, `bf16`, or blocks of integers with a scale); quantising works on their bits with integers, so there is no float
 //! arithmetic here and nothing that could differ between platforms. `docs/bundle.md` is normative.
 
 mod checkpoint;
 mod config;
+mod gguf;
 mod hugging_face;
 mod llama2c;
 mod names;
@@ -13,7 +14,8 @@ mod quantise;
 mod rope;
 mod sentencepiece;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use alloy_primitives::B256;
@@ -39,14 +41,24 @@ pub enum Source {
     },
     /// A Hugging Face folder: `config.json`, `tokenizer.json` and `model.safetensors` (or its shards).
     HuggingFace(PathBuf),
+    /// A GGUF file, which holds its tokenizer as well.
+    Gguf(PathBuf),
 }
 
 impl Source {
-    /// What a path is: a folder is Hugging Face's, a file is llama2.c's with `tokenizer` (default: `tokenizer.bin` beside it).
+    /// What a path is: a folder is Hugging Face's, a file that starts with `GGUF` is that, and any other is llama2.c's with
+    /// `tokenizer` (default: `tokenizer.bin` beside it).
     pub fn detect(path: &Path, tokenizer: Option<&Path>) -> Result<Self, ImportError> {
         let metadata = path.metadata().map_err(ImportError::io(path))?;
         if metadata.is_dir() {
             return Ok(Self::HuggingFace(path.to_owned()));
+        }
+        let mut start = Vec::new();
+        let read =
+            File::open(path).and_then(|file| file.take(gguf::MAGIC.len() as u64).read_to_end(&mut start));
+        read.map_err(ImportError::io(path))?;
+        if start == gguf::MAGIC {
+            return Ok(Self::Gguf(path.to_owned()));
         }
         let tokenizer = tokenizer.map_or_else(|| path.with_file_name("tokenizer.bin"), Path::to_owned);
         Ok(Self::Llama2c { checkpoint: path.to_owned(), tokenizer })
@@ -55,7 +67,7 @@ impl Source {
     /// The name that a model gets when none is given: that of the file or folder.
     fn default_name(&self) -> String {
         let name = match self {
-            Self::Llama2c { checkpoint, .. } => checkpoint.file_stem(),
+            Self::Llama2c { checkpoint: file, .. } | Self::Gguf(file) => file.file_stem(),
             Self::HuggingFace(folder) => folder.file_name(),
         };
         name.unwrap_or_default().to_string_lossy().into_owned()
@@ -65,6 +77,7 @@ impl Source {
         match self {
             Self::Llama2c { checkpoint, .. } => llama2c::open(checkpoint),
             Self::HuggingFace(folder) => hugging_face::open(folder),
+            Self::Gguf(file) => gguf::open(file),
         }
     }
 
@@ -75,6 +88,7 @@ impl Source {
                 let path = folder.join("tokenizer.json");
                 std::fs::read(&path).map_err(ImportError::io(path))
             }
+            Self::Gguf(file) => gguf::tokenizer_json(file, vocabulary),
         }
     }
 }
@@ -180,7 +194,7 @@ pub enum ImportError {
     },
     /// An architecture, or a variant of one, without a fixed-point graph.
     #[error(
-        "{what} is not supported; supported model types: {}, and llama2.c version 0",
+        "{what} is not supported; supported model types: {}, GGUF files of architecture llama, and llama2.c version 0",
         config::MODEL_TYPES.join(", ")
     )]
     Unsupported {
@@ -208,6 +222,25 @@ pub enum ImportError {
         /// What it is.
         actual: String,
     },
+    /// A tensor is stored in a way that is not read.
+    #[error("tensor `{name}` is stored as {found}; supported: {supported}", supported = gguf::SUPPORTED_TYPES)]
+    UnsupportedType {
+        /// The tensor.
+        name: String,
+        /// How it is stored.
+        found: String,
+    },
+    /// A block of quantised numbers whose scale is infinite or not a number.
+    #[error("tensor `{name}`: the scale of block {block} is not finite")]
+    Block {
+        /// The tensor.
+        name: String,
+        /// The block, from 0.
+        block: usize,
+    },
+    /// A factor that RoPE's frequencies cannot be divided by.
+    #[error("tensor `{tensor}`: the factor {0} is not one of 1 to 2^24", tensor = checkpoint::ROPE_FACTORS)]
+    RopeFactor(f32),
     /// A number that cannot be quantised.
     #[error("tensor `{name}`, row {row}: {source}")]
     Weight {

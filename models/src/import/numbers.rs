@@ -1,4 +1,4 @@
-//! Numbers of a configuration, exactly: they arrive as IEEE doubles and leave as integers.
+//! Numbers of a configuration, exactly: they arrive as IEEE numbers and leave as integers.
 
 use metis_kernels::formats::EPSILON_BITS;
 use metis_kernels::rounding::{isqrt, round_shift};
@@ -57,6 +57,15 @@ pub(super) fn whole(value: f64) -> Option<u64> {
     }
 }
 
+/// A frequency over a factor, given as the bits of a single, rounded down; `None` unless the factor is in `1 .. 2^24`.
+pub(super) fn slowed(frequency: u64, factor: u32) -> Option<u64> {
+    let (field, fraction) = (factor >> 23, factor & ((1 << 23) - 1));
+    // The factor is an integer of 24 bits over two to the power of 23 to 0.
+    let shift = 150u32.checked_sub(field).filter(|shift| *shift <= 23)?;
+    let quotient = (u128::from(frequency) << shift) / u128::from(fraction | 1 << 23);
+    u64::try_from(quotient).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +101,19 @@ mod tests {
             let n = u128::from(n) << (scale + 2);
             assert!((2 * m - 1).pow(2) <= n + (1 << 24) && n <= (2 * m + 1).pow(2) + (1 << 24), "{n}");
         }
+    }
+
+    #[test]
+    fn frequencies_are_divided_exactly() {
+        let slow = |frequency, factor: f32| slowed(frequency, factor.to_bits());
+        assert_eq!(slow(u64::MAX, 1.0), Some(u64::MAX));
+        assert_eq!(slow(1_001, 8.0), Some(125));
+        assert_eq!(slow(1 << 60, 1.5), Some((1 << 61) / 3));
+        assert_eq!(slow(u64::MAX, 16_777_215.0), Some(u64::MAX / 16_777_215));
+        // A single is not the decimal that it was written as.
+        assert_eq!(slow(1 << 60, 1.1), Some(((1u128 << 83) / 9_227_469) as u64));
+        let refused = [0.0, 0.99, -1.0, 16_777_216.0, f32::NAN, f32::INFINITY, f32::MIN_POSITIVE];
+        assert_eq!(refused.map(|factor| slow(1, factor)), [None; 7]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn tensors(
     for spec in &layout {
         let Some(source) = source(&checkpoint.shape, manifest, spec) else {
             if spec.content == Content::Frequencies {
-                tensors.insert(spec.name.clone(), frequencies(checkpoint, spec));
+                tensors.insert(spec.name.clone(), frequencies(checkpoint, spec)?);
             }
             continue;
         };
@@ -48,13 +48,13 @@ pub(super) fn tensors(
     Ok(tensors)
 }
 
-fn frequencies(checkpoint: &Checkpoint, spec: &TensorSpec) -> Vec<u8> {
-    let (rope, head_dim) = (&checkpoint.shape.rope, checkpoint.shape.head_dim);
+fn frequencies(checkpoint: &Checkpoint, spec: &TensorSpec) -> Result<Vec<u8>, ImportError> {
+    let shape = &checkpoint.shape;
     let frequencies = match spec.name.as_str() {
-        "rope.local_frequencies" => rope.local_frequencies(head_dim),
-        _ => rope.frequencies(head_dim),
+        "rope.local_frequencies" => shape.rope.local_frequencies(shape.head_dim),
+        _ => checkpoint.rope_frequencies()?,
     };
-    frequencies.into_iter().flat_map(u64::to_le_bytes).collect()
+    Ok(frequencies.into_iter().flat_map(u64::to_le_bytes).collect())
 }
 
 /// A vector: biases or what belongs to a norm.

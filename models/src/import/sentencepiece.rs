@@ -5,7 +5,7 @@
 //! score down, all its splits into two pieces. Pieces keep their literal spaces, so that `▁` in a text stays what it is.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -22,6 +22,8 @@ const BYTE_TOKENS: usize = 256;
 pub(super) fn tokenizer_json(path: &Path, vocabulary: usize) -> Result<Vec<u8>, ImportError> {
     let file = std::fs::read(path).map_err(ImportError::io(path))?;
     let pieces = read_pieces(&file, vocabulary).map_err(|reason| ImportError::format(path, reason))?;
+    // Control and byte tokens take no part in merges: text never becomes them.
+    let mergeable = pieces.get(CONTROL_TOKENS.len() + BYTE_TOKENS..).unwrap_or_default();
     let vocab: Map<String, Value> =
         pieces.iter().enumerate().map(|(id, piece)| (piece.text.clone(), id.into())).collect();
     if vocab.len() != pieces.len() {
@@ -64,18 +66,24 @@ pub(super) fn tokenizer_json(path: &Path, vocabulary: usize) -> Result<Vec<u8>, 
             "byte_fallback": true,
             "ignore_merges": false,
             "vocab": vocab,
-            "merges": merges(&pieces),
+            "merges": merges(mergeable),
         },
     });
     canonical(&json).map_err(|error| ImportError::format(path, error))
 }
 
-/// A token of the file.
+/// A piece that text can become.
 #[derive(Clone, Debug)]
-struct Piece {
-    text: String,
-    /// The score's bits as an integer of the same order.
-    rank: i64,
+pub(super) struct Piece {
+    pub(super) text: String,
+    /// Higher is merged first.
+    pub(super) rank: i64,
+}
+
+/// The bits of a score, a single, as an integer of the same order.
+pub(super) fn rank(score: u32) -> i64 {
+    let magnitude = i64::from(score & 0x7fff_ffff);
+    if score >> 31 == 1 { -magnitude } else { magnitude }
 }
 
 fn read_pieces(file: &[u8], vocabulary: usize) -> Result<Vec<Piece>, String> {
@@ -100,9 +108,7 @@ fn read_pieces(file: &[u8], vocabulary: usize) -> Result<Vec<Piece>, String> {
         if let Some(byte) = byte.filter(|byte| text != format!("<0x{byte:02X}>")) {
             return Err(format!("token {id} should be the byte <0x{byte:02X}>, it is {text:?}"));
         }
-        let score = u32::from_le_bytes(score);
-        let magnitude = i64::from(score & 0x7fff_ffff);
-        pieces.push(Piece { text, rank: if score >> 31 == 1 { -magnitude } else { magnitude } });
+        pieces.push(Piece { text, rank: rank(u32::from_le_bytes(score)) });
     }
     if take(1).is_some() {
         return Err(format!("the file has more than the {vocabulary} tokens of its checkpoint"));
@@ -110,27 +116,20 @@ fn read_pieces(file: &[u8], vocabulary: usize) -> Result<Vec<Piece>, String> {
     Ok(pieces)
 }
 
-/// Pairs of pieces in the order of their merging. Control and byte tokens take no part: text never becomes them.
-fn merges(pieces: &[Piece]) -> Vec<(&str, &str)> {
-    let first = CONTROL_TOKENS.len() + BYTE_TOKENS;
-    let texts = pieces.get(first..).unwrap_or_default();
-    let known: HashMap<&str, usize> =
-        texts.iter().enumerate().map(|(id, piece)| (piece.text.as_str(), id)).collect();
-    let mut order: Vec<&Piece> = texts.iter().collect();
+/// Pairs of pieces in the order of their merging.
+pub(super) fn merges(pieces: &[Piece]) -> Vec<(&str, &str)> {
+    let known: HashSet<&str> = pieces.iter().map(|piece| piece.text.as_str()).collect();
+    let mut order: Vec<&Piece> = pieces.iter().collect();
     // A stable sort: equal scores stay in the order of their ids.
     order.sort_by_key(|piece| Reverse(piece.rank));
-    let splits = |piece: &'_ Piece| -> Vec<_> {
-        let text = known.get_key_value(piece.text.as_str()).map_or("", |(text, _)| *text);
-        (1..text.len())
-            .filter_map(|at| text.split_at_checked(at))
-            .filter(|(left, right)| known.contains_key(left) && known.contains_key(right))
-            .collect()
-    };
-    order.into_iter().flat_map(splits).collect()
+    let splits = order
+        .into_iter()
+        .flat_map(|piece| (1..piece.text.len()).filter_map(|at| piece.text.split_at_checked(at)));
+    splits.filter(|(left, right)| known.contains(left) && known.contains(right)).collect()
 }
 
 /// JSON with sorted keys, whatever features `serde_json` was built with.
-fn canonical(value: &Value) -> Result<Vec<u8>, serde_json::Error> {
+pub(super) fn canonical(value: &Value) -> Result<Vec<u8>, serde_json::Error> {
     fn sort(value: &Value) -> Value {
         match value {
             Value::Object(map) => {

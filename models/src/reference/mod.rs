@@ -2,8 +2,8 @@
 #![allow(clippy::float_arithmetic, reason = "the float side of evaluation; nothing here reaches a block")]
 
 mod gpt2;
-mod llama2c;
 mod models;
+mod neighbours;
 mod quantised;
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use thiserror::Error;
 pub use quantised::QuantisedPeer;
 
 use crate::bundle::Pooling;
-use crate::import::{Checkpoint, ImportError, Source, used};
+use crate::import::{Checkpoint, ImportError, RotaryPairs, Source, used};
 use models::Float;
 
 /// Why the reference could not be loaded or run.
@@ -47,10 +47,15 @@ impl Reference {
     /// Loads a checkpoint.
     pub fn load(source: &Source) -> Result<Self, ReferenceError> {
         let checkpoint = source.open()?;
-        let variables = variables(&checkpoint)?;
+        let mut tensors = tensors(&checkpoint)?;
+        if checkpoint.shape.pairs == RotaryPairs::Neighbours {
+            // This model takes tables; without them it would rotate as for a base of 10,000.
+            tensors.extend(rotations(&checkpoint)?);
+        }
+        let variables = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         let model = match source {
             Source::HuggingFace(folder) => Float::hugging_face(folder, &checkpoint.shape, variables)?,
-            Source::Llama2c { .. } => llama2c::load(&checkpoint.shape, variables)?,
+            Source::Llama2c { .. } | Source::Gguf(_) => neighbours::load(&checkpoint.shape, variables)?,
         };
         Ok(Self { model, pooling: checkpoint.shape.variant.pooling })
     }
@@ -84,7 +89,7 @@ fn input(tokens: &[TokenId]) -> Result<Tensor, ReferenceError> {
 }
 
 /// All tensors in `f32`. Reading them checks names and shapes: candle's models unwrap what they do not find.
-fn variables(checkpoint: &Checkpoint) -> Result<VarBuilder<'static>, ReferenceError> {
+fn tensors(checkpoint: &Checkpoint) -> Result<HashMap<String, Tensor>, ReferenceError> {
     let mut tensors = HashMap::new();
     for (name, shape) in used(&checkpoint.shape) {
         let tensor = checkpoint.tensor(&name, &shape)?;
@@ -93,5 +98,22 @@ fn variables(checkpoint: &Checkpoint) -> Result<VarBuilder<'static>, ReferenceEr
     if let Some(embedding) = tensors.get("model.embed_tokens.weight").filter(|_| checkpoint.shape.tied) {
         tensors.insert("lm_head.weight".into(), embedding.clone());
     }
-    Ok(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
+    Ok(tensors)
+}
+
+/// Cosines and sines of every position and pair, under llama2.c's names.
+fn rotations(checkpoint: &Checkpoint) -> Result<[(String, Tensor); 2], ReferenceError> {
+    let shape = &checkpoint.shape;
+    let (context, half) = (shape.context, shape.head_dim / 2);
+    let factors = checkpoint.rope_factors()?.unwrap_or_else(|| vec![1f32.to_bits(); half]);
+    let frequency = |(pair, factor): (usize, u32)| {
+        (shape.rope.theta as f64).powf(-(pair as f64) / half as f64) / f64::from(f32::from_bits(factor))
+    };
+    let frequencies: Vec<f64> = factors.into_iter().enumerate().map(frequency).collect();
+    let table = |name: &str, function: fn(f64) -> f64| {
+        let angle = |i: usize| (i / half) as f64 * frequencies[i % half];
+        let values = (0..context * half).map(|i| function(angle(i)) as f32).collect();
+        Ok::<_, ReferenceError>((name.to_owned(), Tensor::from_vec(values, (context, half), &Device::Cpu)?))
+    };
+    Ok([table("freq_cis_real", f64::cos)?, table("freq_cis_imag", f64::sin)?])
 }

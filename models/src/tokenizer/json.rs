@@ -14,12 +14,14 @@ use super::{TokenizerError, guarded};
 const NORMALIZERS: &str =
     "NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, BertNormalizer, Sequence";
 const PRE_TOKENIZERS: &str = "ByteLevel, Metaspace, Split, Digits, BertPreTokenizer, Sequence";
-/// The patterns of GPT-2, Llama 3 and Qwen 2.
-pub(super) const SPLIT_PATTERNS: [&str; 3] = [
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-];
+/// How GPT-2 splits text into words.
+const GPT2_PATTERN: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// How Llama 3 does.
+pub(crate) const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// How Qwen 2 does.
+pub(crate) const QWEN2_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The patterns that are let through.
+pub(super) const SPLIT_PATTERNS: [&str; 3] = [GPT2_PATTERN, LLAMA3_PATTERN, QWEN2_PATTERN];
 const KNOWN_PATTERNS: &str = "a string, or the pattern of GPT-2, Llama 3 or Qwen 2";
 const BOUNDED: &str = "at most 8, that make text at most 16 times longer, Replace of a string only";
 /// Most normalizers of a sequence.

@@ -14,6 +14,7 @@ use metis_kernels::TokenId;
 use thiserror::Error;
 
 use json::Definition;
+pub(crate) use json::{LLAMA3_PATTERN, QWEN2_PATTERN};
 use pieces::Pieces;
 
 /// Why a tokenizer was refused or a text could not be encoded.

@@ -19,7 +19,7 @@ use crate::report::Report;
 pub struct Eval {
     /// A bundle's directory.
     bundle: PathBuf,
-    /// The checkpoint: a llama2.c `.bin` file or a Hugging Face folder.
+    /// The checkpoint: a GGUF file, a llama2.c `.bin` file or a Hugging Face folder.
     #[arg(long, value_name = "CHECKPOINT")]
     reference: PathBuf,
     /// The text.

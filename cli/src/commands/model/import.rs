@@ -12,13 +12,13 @@ use crate::report::Report;
 /// Quantises a checkpoint into a bundle. The same checkpoint gives the same bytes and id on every machine.
 #[derive(Debug, Args)]
 pub struct Import {
-    /// A llama2.c `.bin` file or a Hugging Face folder.
+    /// A GGUF file, a llama2.c `.bin` file or a Hugging Face folder.
     checkpoint: PathBuf,
     /// The llama2.c tokenizer; by default `tokenizer.bin` beside the checkpoint.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     /// The directory to write; it must not exist.
-    #[arg(short, long, value_name = "BUNDLE")]
+    #[arg(short, long, alias = "out", value_name = "BUNDLE")]
     output: PathBuf,
     /// The model's name; by default that of the file or folder.
     #[arg(long)]

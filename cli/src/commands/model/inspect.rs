@@ -34,7 +34,7 @@ fn text(bundle: &Bundle) -> String {
     };
     line("id", bundle.id().to_string());
     line("name", m.name.clone());
-    line("architecture", m.architecture.clone());
+    line("architecture", m.architecture.name().to_owned());
     line("vocabulary", m.vocabulary.to_string());
     line("context", m.context.to_string());
     line("hidden", format!("{} ({} in the MLP)", m.hidden, m.intermediate));

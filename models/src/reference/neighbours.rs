@@ -1,4 +1,4 @@
-//! candle's llama2.c model.
+//! candle's llama2.c model: the one that rotates neighbouring channels.
 
 use candle_nn::VarBuilder;
 use candle_transformers::models::llama2_c;

@@ -1,0 +1,278 @@
+//! What GGUF calls the parts of a transformer: one row per architecture.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use super::header::{Header, TensorInfo, Value};
+use crate::bundle::{Architecture as Graph, MAX_LAYERS, Variant};
+use crate::import::checkpoint::{ROPE_FACTORS, StoredTensor};
+use crate::import::names::{Names, used};
+use crate::import::rope::Rope;
+use crate::import::{Hyperparameters, ImportError, RotaryPairs, numbers};
+
+/// One architecture's conventions.
+#[derive(Debug)]
+pub(super) struct Architecture {
+    /// `general.architecture`, and what its keys start with.
+    name: &'static str,
+    /// Converters reorder the rows of queries and keys for some architectures and not for others.
+    pairs: RotaryPairs,
+    /// The file's names of the model's tensors and Hugging Face's.
+    tensors: &'static [(&'static str, &'static str)],
+    /// The same of a layer's, after `blk.N.` and `model.layers.N.`.
+    layer_tensors: &'static [(&'static str, &'static str)],
+}
+
+/// The architectures that are read.
+const ARCHITECTURES: [Architecture; 1] = [Architecture {
+    name: "llama",
+    pairs: RotaryPairs::Neighbours,
+    tensors: &[
+        (EMBEDDING, "model.embed_tokens.weight"),
+        ("output_norm.weight", "model.norm.weight"),
+        (HEAD, "lm_head.weight"),
+    ],
+    layer_tensors: &[
+        ("attn_norm.weight", "input_layernorm.weight"),
+        ("attn_q.weight", "self_attn.q_proj.weight"),
+        ("attn_k.weight", "self_attn.k_proj.weight"),
+        ("attn_v.weight", "self_attn.v_proj.weight"),
+        ("attn_output.weight", "self_attn.o_proj.weight"),
+        ("ffn_norm.weight", "post_attention_layernorm.weight"),
+        ("ffn_gate.weight", "mlp.gate_proj.weight"),
+        ("ffn_up.weight", "mlp.up_proj.weight"),
+        ("ffn_down.weight", "mlp.down_proj.weight"),
+    ],
+}];
+
+const EMBEDDING: &str = "token_embd.weight";
+/// Without it, the embedding is the head.
+const HEAD: &str = "output.weight";
+
+/// The keys of an architecture, after its name, that make its shape.
+const SHAPE_KEYS: [&str; 12] = [
+    "context_length",
+    "embedding_length",
+    "feed_forward_length",
+    "block_count",
+    "vocab_size",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.layer_norm_rms_epsilon",
+    "rope.dimension_count",
+    "rope.freq_base",
+];
+/// Keys whose value must be this one, with which they say nothing.
+const NEUTRAL_KEYS: [(&str, Value<'_>); 6] = [
+    ("attention.causal", Value::Bool(true)),
+    ("expert_count", Value::Unsigned(0)),
+    ("expert_used_count", Value::Unsigned(0)),
+    ("rope.scaling.type", Value::String("none")),
+    ("rope.scaling.finetuned", Value::Bool(false)),
+    ("tensor_data_layout", Value::String("Meta AI original pth")),
+];
+/// Keys that a whole model has with one of these values, or not at all.
+const WHOLE_MODEL: [(&str, &[Value<'_>]); 2] =
+    [("general.type", &[Value::String("model")]), ("split.count", &[Value::Unsigned(0), Value::Unsigned(1)])];
+/// Tokens that end a generation.
+const EOS_KEYS: [&str; 3] =
+    ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
+
+/// The shape and the tensors of a file, under Hugging Face's names.
+pub(super) fn read(
+    header: &Header<'_>,
+    path: &Path,
+) -> Result<(Hyperparameters, HashMap<String, StoredTensor>), ImportError> {
+    refuse_other_files(header)?;
+    let architecture = Architecture::of(header, path)?;
+    architecture.refuse_variants(header)?;
+    let shape = architecture.shape(header).map_err(|reason| ImportError::format(path, reason))?;
+    let tensors = architecture.tensors(header, &shape)?;
+    Ok((shape, tensors))
+}
+
+/// Adapters, projectors and parts of a model are GGUF files as well.
+fn refuse_other_files(header: &Header<'_>) -> Result<(), ImportError> {
+    for (key, whole) in WHOLE_MODEL {
+        if let Some(value) = header.metadata.get(key).filter(|value| !whole.contains(value)) {
+            return Err(ImportError::unsupported(format!("{key} {value}")));
+        }
+    }
+    Ok(())
+}
+
+impl Architecture {
+    fn of(header: &Header<'_>, path: &Path) -> Result<&'static Self, ImportError> {
+        let Some(Value::String(name)) = header.metadata.get("general.architecture") else {
+            return Err(ImportError::format(path, "there is no `general.architecture`"));
+        };
+        let known = ARCHITECTURES.iter().find(|architecture| architecture.name == *name);
+        known.ok_or_else(|| ImportError::unsupported(format!("GGUF architecture {name}")))
+    }
+
+    /// A key that is not understood could mean another computation.
+    fn refuse_variants(&self, header: &Header<'_>) -> Result<(), ImportError> {
+        for (key, value) in &header.metadata {
+            let Some(own) = key.strip_prefix(self.name).and_then(|key| key.strip_prefix('.')) else {
+                continue;
+            };
+            if !SHAPE_KEYS.contains(&own) && !NEUTRAL_KEYS.contains(&(own, *value)) {
+                return Err(ImportError::unsupported(format!("{key} {value}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn shape(&self, header: &Header<'_>) -> Result<Hyperparameters, String> {
+        let keys = Keys { metadata: &header.metadata, prefix: self.name };
+        let layers = keys.needed("block_count")?;
+        if layers > MAX_LAYERS {
+            return Err(format!("{layers} layers are more than {MAX_LAYERS}"));
+        }
+        let (hidden, heads) = (keys.needed("embedding_length")?, keys.needed("attention.head_count")?);
+        let head_dim = match keys.size("attention.key_length")? {
+            Some(head_dim) => head_dim,
+            None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
+            None => return Err(format!("{heads} heads do not divide a width of {hidden}")),
+        };
+        keys.agree("attention.value_length", head_dim)?;
+        keys.agree("rope.dimension_count", head_dim)?;
+        let embedding = header.tensors.get(EMBEDDING).and_then(|info| info.shape.first());
+        let vocabulary = *embedding.ok_or_else(|| format!("there is no tensor `{EMBEDDING}`"))?;
+        keys.agree("vocab_size", vocabulary)?;
+        let epsilon = keys.single("attention.layer_norm_rms_epsilon")?;
+        let epsilon = epsilon.ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?;
+        let theta = keys.single("rope.freq_base")?.unwrap_or(10_000.0);
+        // The bound keeps logarithms and exponents well inside their formats.
+        let rope_theta = numbers::whole(theta).filter(|theta| (2..1 << 40).contains(theta));
+        let shape = Hyperparameters {
+            vocabulary,
+            context: keys.needed("context_length")?,
+            hidden,
+            intermediate: keys.needed("feed_forward_length")?,
+            layers,
+            heads,
+            kv_heads: keys.size("attention.head_count_kv")?.unwrap_or(heads),
+            head_dim,
+            norm_epsilon_q32: numbers::epsilon_q32(epsilon)
+                .ok_or_else(|| format!("an epsilon of {epsilon} is not between 0 and 1"))?,
+            rope: Rope {
+                theta: rope_theta.ok_or_else(|| {
+                    format!("a rope.freq_base of {theta} is not a whole number of 2 to 2^40")
+                })?,
+                ..Rope::default()
+            },
+            architecture: Graph::Llama,
+            variant: Variant::default(),
+            names: Names::Llama,
+            tied: !header.tensors.contains_key(HEAD),
+            eos: eos(&header.metadata)?,
+            pairs: self.pairs,
+        };
+        shape.check().map_err(|error| error.to_string())?;
+        Ok(shape)
+    }
+
+    /// Every tensor that the shape needs and no other; errors use the file's names.
+    fn tensors(
+        &self,
+        header: &Header<'_>,
+        shape: &Hyperparameters,
+    ) -> Result<HashMap<String, StoredTensor>, ImportError> {
+        let mut left: BTreeMap<&str, &TensorInfo> = header.tensors.iter().map(|(n, i)| (*n, i)).collect();
+        let mut tensors = HashMap::new();
+        let mut needed = used(shape);
+        if left.contains_key(ROPE_FACTORS) {
+            // How files carry the scaling of Llama 3.1 and its successors.
+            needed.push((ROPE_FACTORS.to_owned(), vec![shape.head_dim / 2]));
+        }
+        for (name, expected) in needed {
+            let file_name = self.file_name(&name);
+            let missing =
+                || ImportError::MissingTensor { name: file_name.clone(), expected: expected.clone() };
+            let info = left.remove(file_name.as_str()).ok_or_else(missing)?;
+            if info.shape != expected {
+                return Err(ImportError::TensorShape {
+                    name: file_name,
+                    expected: format!("{expected:?}"),
+                    actual: format!("{:?}", info.shape),
+                });
+            }
+            let stored =
+                StoredTensor { file: 0, bytes: info.bytes.clone(), storage: info.storage, shape: expected };
+            tensors.insert(name, stored);
+        }
+        left.into_keys().next().map_or(Ok(tensors), |name| Err(ImportError::UnknownTensor(name.to_owned())))
+    }
+
+    /// The file's name of a tensor; for one that the table lacks, Hugging Face's.
+    fn file_name(&self, name: &str) -> String {
+        let rename = |table: &[(&str, &str)], name: &str| {
+            table.iter().find(|(_, theirs)| *theirs == name).map_or(name, |(ours, _)| ours).to_owned()
+        };
+        match name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
+            Some((layer, part)) => format!("blk.{layer}.{}", rename(self.layer_tensors, part)),
+            None => rename(self.tensors, name),
+        }
+    }
+}
+
+/// The keys of one architecture.
+#[derive(Clone, Copy, Debug)]
+struct Keys<'a> {
+    metadata: &'a BTreeMap<&'a str, Value<'a>>,
+    prefix: &'static str,
+}
+
+impl Keys<'_> {
+    fn get(&self, key: &str) -> Option<&Value<'_>> {
+        self.metadata.get(format!("{}.{key}", self.prefix).as_str())
+    }
+
+    fn missing(&self, key: &str) -> String {
+        format!("there is no `{}.{key}`", self.prefix)
+    }
+
+    fn size(&self, key: &str) -> Result<Option<usize>, String> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let size = value.unsigned().and_then(|size| usize::try_from(size).ok());
+        size.map(Some).ok_or_else(|| format!("`{}.{key}` is {value}, not one size", self.prefix))
+    }
+
+    fn needed(&self, key: &str) -> Result<usize, String> {
+        self.size(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A size that follows from others, if it is there at all.
+    fn agree(&self, key: &str, expected: usize) -> Result<(), String> {
+        match self.size(key)? {
+            Some(size) if size != expected => {
+                Err(format!("`{}.{key}` is {size}; only {expected} fits the other sizes here", self.prefix))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn single(&self, key: &str) -> Result<Option<f64>, String> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Single(value)) => Ok(Some(f64::from(*value))),
+            Some(value) => Err(format!("`{}.{key}` is {value}, not a single", self.prefix)),
+        }
+    }
+}
+
+/// The tokens that end a generation, ascending.
+fn eos(metadata: &BTreeMap<&str, Value<'_>>) -> Result<Vec<u32>, String> {
+    let mut tokens = Vec::new();
+    for key in EOS_KEYS {
+        let Some(value) = metadata.get(key) else { continue };
+        let token = value.unsigned().and_then(|token| u32::try_from(token).ok());
+        tokens.push(token.ok_or_else(|| format!("`{key}` is {value}, not a token"))?);
+    }
+    tokens.sort_unstable();
+    tokens.dedup();
+    Ok(tokens)
+}
