@@ -235,6 +235,14 @@ pub trait Backend: Send + Sync + Debug + 'static {
         weights: &Self::Linear,
         out: &mut Self::Residual,
     ) -> Result<(), BackendError>;
+    /// The output of `x * weights^T` with the largest requantised value for each row, the lowest of equals: greedy choices by a head
+    /// without a row of logits.
+    fn argmax(
+        &self,
+        x: &Self::Activations,
+        weights: &Self::Linear,
+        out: &mut Vec<TokenId>,
+    ) -> Result<(), BackendError>;
     /// Rotates each head of each row by its position, in place; pairs are `(i, i + head_dim / 2)`.
     fn rope(
         &self,

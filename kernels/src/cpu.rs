@@ -3,6 +3,7 @@
 //! Matrix products and attention have loops written for each instruction set; the rest are the reference's own row functions, compiled
 //! once more for each.
 
+mod argmax;
 mod attention;
 mod cache;
 mod isa;
@@ -174,6 +175,12 @@ impl Backend for Cpu {
         x.expect("linear", weights.inputs())?;
         out.start("linear", x.rows(), weights.outputs())?;
         with_simd!(self.isa, simd => linear::linear(simd, &self.pool, x, weights, out));
+        Ok(())
+    }
+
+    fn argmax(&self, x: &Planes, weights: &PackedLinear, out: &mut Vec<TokenId>) -> Result<(), BackendError> {
+        x.expect("argmax", weights.inputs())?;
+        with_simd!(self.isa, simd => argmax::argmax(simd, &self.pool, x, weights, out));
         Ok(())
     }
 

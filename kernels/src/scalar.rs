@@ -146,6 +146,21 @@ impl Backend for Scalar {
         Ok(())
     }
 
+    fn argmax(&self, x: &Activations, weights: &Linear, out: &mut Vec<TokenId>) -> Result<(), BackendError> {
+        x.expect("argmax", weights.inputs())?;
+        out.clear();
+        for i in 0..x.rows() {
+            let value = |output: usize| weights.output(output, x.row(i), x.exponent(i));
+            // The first of equals: a later one must be larger.
+            let best = (1..weights.outputs()).fold((0, value(0)), |best, output| {
+                let value = value(output);
+                if value > best.1 { (output, value) } else { best }
+            });
+            out.push(TokenId(best.0 as u32));
+        }
+        Ok(())
+    }
+
     fn rope(
         &self,
         rope: &RopeTable,

@@ -135,6 +135,35 @@ fn linear_is_the_scalar_one<B: Backend>(backend: &B) {
     });
 }
 
+/// Few scales and few weights, so that many outputs are equal; sometimes all of them saturate.
+fn argmax_is_the_first_of_the_largest_outputs<B: Backend>(backend: &B) {
+    let case = ((1usize..600, 1usize..300, 1usize..15), 1i64..=127, -60i32..20, 0i64..4, any::<u64>());
+    proptest!(ProptestConfig::with_cases(64), |(((inputs, outputs, rows), limit, exponent, spread, seed) in case)| {
+        let mut random = Random(seed);
+        let mut small = |limit: i64| (random.next() % (2 * limit as u64 + 1)) as i64 - limit;
+        let mut scale = || Scale::new((1 << 22) + 1_000 * small(1).unsigned_abs() as u32, exponent + small(spread) as i32).unwrap();
+        let scales: Vec<Scale> = (0..outputs).map(|_| scale()).collect();
+        let bytes: Vec<u8> = (0..inputs * outputs).map(|_| (small(limit) as i8 as u8) ^ 0x80).collect();
+        let rows: Vec<(Vec<i16>, i32)> = (0..rows)
+            .map(|_| ((0..inputs).map(|_| small(ACTIVATION_LIMIT) as i16).collect(), small(2) as i32))
+            .collect();
+        let case = LinearCase { inputs, bytes, scales, rows };
+        let expected: Vec<TokenId> = run_linear(&Scalar::new(), &case, &case.rows).iter().map(|row| {
+            let largest = row.iter().max().unwrap();
+            TokenId(row.iter().position(|value| value == largest).unwrap() as u32)
+        }).collect();
+        let weights = LinearWeights { outputs, inputs, bytes: &case.bytes, scales: &case.scales };
+        let weights = backend.load_linear(weights).unwrap();
+        let mut x = backend.activations(case.rows.len(), inputs).unwrap();
+        let values: Vec<i16> = case.rows.iter().flat_map(|r| r.0.clone()).collect();
+        let exponents: Vec<i32> = case.rows.iter().map(|r| r.1).collect();
+        backend.write_activations(&values, &exponents, &mut x).unwrap();
+        let mut out = vec![TokenId(7)];
+        backend.argmax(&x, &weights, &mut out).unwrap();
+        prop_assert_eq!(out, expected);
+    });
+}
+
 /// The widest layer that the bounds allow, with every product as large as it can be.
 fn the_longest_sums_do_not_overflow<B: Backend>(backend: &B) {
     let inputs = metis_kernels::bounds::MAX_INPUTS;
@@ -142,6 +171,13 @@ fn the_longest_sums_do_not_overflow<B: Backend>(backend: &B) {
         let row = vec![value * ACTIVATION_LIMIT as i16; inputs];
         let scales = vec![Scale::new(1 << 22, -40).unwrap(); 17];
         let case = LinearCase { inputs, bytes: vec![byte; 17 * inputs], scales, rows: vec![(row, 0); 2] };
+        let weights = LinearWeights { outputs: 17, inputs, bytes: &case.bytes, scales: &case.scales };
+        let weights = backend.load_linear(weights).unwrap();
+        let mut x = backend.activations(1, inputs).unwrap();
+        backend.write_activations(&case.rows[0].0, &[0], &mut x).unwrap();
+        let mut out = vec![];
+        backend.argmax(&x, &weights, &mut out).unwrap();
+        assert_eq!(out, [TokenId(0)]);
         assert_eq!(run_linear(backend, &case, &case.rows), run_linear(&Scalar::new(), &case, &case.rows));
     }
 }
@@ -232,6 +268,9 @@ fn rows_are_the_scalar_ones<B: Backend>(backend: &B) {
     });
 }
 
+/// Rows of activations with their exponents.
+type QuantisedRows = Vec<(Vec<i16>, i32)>;
+
 /// What every row kernel makes of the rows.
 fn row_kernels<B: Backend>(
     backend: &B,
@@ -239,7 +278,7 @@ fn row_kernels<B: Backend>(
     y: &[Vec<i32>],
     gains: &[i32],
     biases: &[i32],
-) -> (Vec<Vec<(Vec<i16>, i32)>>, Vec<Vec<Vec<i32>>>) {
+) -> (Vec<QuantisedRows>, Vec<Vec<Vec<i32>>>) {
     let (rows, width) = (x.len(), x[0].len());
     let mut out = backend.activations(rows, width).unwrap();
     let (x_rows, y_rows) = (residual(backend, x), residual(backend, y));
@@ -535,6 +574,8 @@ macro_rules! suite {
             fn linear_is_the_exact_formula() { super::linear_is_the_exact_formula(&$backend); }
             #[test]
             fn linear_is_the_scalar_one() { super::linear_is_the_scalar_one(&$backend); }
+            #[test]
+            fn argmax_is_the_first_of_the_largest_outputs() { super::argmax_is_the_first_of_the_largest_outputs(&$backend); }
             #[test]
             fn the_longest_sums_do_not_overflow() { super::the_longest_sums_do_not_overflow(&$backend); }
             #[test]

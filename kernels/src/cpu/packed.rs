@@ -4,6 +4,9 @@
 //! meets sixteen rows in one instruction. Bytes stay as stored, `w ^ 0x80`: as unsigned numbers they are `w + 128`. A *panel* is the
 //! blocks of sixteen outputs, which lie one after the other. Padding is the weight zero.
 
+use std::sync::OnceLock;
+
+use super::argmax::norm;
 use super::pages::{Pages, Region};
 use crate::backend::{BackendError, LinearWeights};
 use crate::formats::Scale;
@@ -52,6 +55,7 @@ pub struct PackedLinear {
     scales: Vec<PanelScales>,
     outputs: usize,
     inputs: usize,
+    norms: OnceLock<Vec<[i32; LANES]>>,
 }
 
 impl PackedLinear {
@@ -74,7 +78,24 @@ impl PackedLinear {
             }
         }
         let scales = scales.chunks(LANES).map(PanelScales::new).collect();
-        Ok(Self { blocks, scales, outputs, inputs })
+        Ok(Self { blocks, scales, outputs, inputs, norms: OnceLock::new() })
+    }
+
+    /// The length of each row of weights, rounded up, by panels. Computed when first asked for: only heads are.
+    pub(crate) fn norms(&self) -> &[[i32; LANES]] {
+        self.norms.get_or_init(|| {
+            let panel = |panel: usize| {
+                core::array::from_fn(|lane| {
+                    let output = panel * LANES + lane;
+                    if output >= self.outputs {
+                        return 0;
+                    }
+                    let square = |w: i8| u64::from(w.unsigned_abs()).pow(2);
+                    norm(self.row(output).0.map(square).sum())
+                })
+            };
+            (0..self.panels()).map(panel).collect()
+        })
     }
 
     /// Columns.

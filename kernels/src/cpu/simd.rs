@@ -24,6 +24,13 @@ pub(super) struct Panel<'a> {
     pub(super) scales: &'a PanelScales,
 }
 
+/// A panel with the lengths of its rows of weights, rounded up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bound<'a> {
+    pub(super) panel: Panel<'a>,
+    pub(super) norms: &'a Sixteen,
+}
+
 /// The keys of one head, sixteen positions at a time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keys<'a> {
@@ -53,6 +60,8 @@ pub(super) trait Simd: Copy + Send + Sync {
     const STREAMS: usize;
     /// Rows of a tile, at most 4: its sums fill the registers.
     const ROWS: usize;
+    /// The same of a tile of [`bounds`](Self::bounds), at most 6.
+    const BOUND_ROWS: usize = Self::ROWS;
 
     /// `P` panels by `T` rows, requantised to Q16.
     ///
@@ -63,6 +72,18 @@ pub(super) trait Simd: Copy + Send + Sync {
         rows: [PlaneRow<'_>; T],
         out: &mut [[Sixteen; T]; P],
     );
+
+    /// Numbers that are at least the results of [`linear`](Self::linear), cheaper where there is a way; `low_norms` are the lengths of the
+    /// rows' low halves, rounded up.
+    fn bounds<const P: usize, const T: usize>(
+        self,
+        panels: [Bound<'_>; P],
+        rows: [PlaneRow<'_>; T],
+        _low_norms: [i32; T],
+        out: &mut [[Sixteen; T]; P],
+    ) {
+        self.linear(panels.map(|bound| bound.panel), rows, out);
+    }
 
     /// The scores of `T` query heads with all the keys, Q16.
     ///

@@ -46,7 +46,7 @@ impl Linear {
         (&self.weights[output * self.inputs..][..self.inputs], self.scales[output])
     }
 
-    fn output(&self, output: usize, activations: &[i16], exponent: i32) -> i32 {
+    pub(super) fn output(&self, output: usize, activations: &[i16], exponent: i32) -> i32 {
         let (weights, scale) = self.row(output);
         let exponent = exponent + scale.exponent() + RESIDUAL_BITS as i32;
         rescale(dot(weights, activations), scale.mantissa(), exponent)

@@ -62,6 +62,8 @@ pub(super) fn verify<B: Backend>(
     let first = request.prompt.len() - 1;
     // Choices are made after the last token of the prompt and after each that was fed.
     let choices = if length == 0 { 0 } else { fed + 1 };
+    // Greedy choices need no row of logits, which is most of the work of a large vocabulary.
+    let greedy = request.sampling.temperature_q16 == 0;
     let mut claims = steps(claimed);
     let mut position = 0;
     if choices > 0 {
@@ -74,9 +76,15 @@ pub(super) fn verify<B: Backend>(
             let rows: Vec<Row> =
                 (start..start + fed.len()).map(|position| Row { sequence: 0, position }).collect();
             let wanted: Vec<usize> = (first.saturating_sub(start).min(fed.len())..fed.len()).collect();
-            backend.enter(|| {
-                engine.graph.forward(backend, &mut workspace, fed, &rows, &mut [&mut cache], &wanted)
-            })?;
+            if greedy {
+                let (ws, cache) = (&mut workspace, &mut cache);
+                let chosen = (&wanted[..], &mut chosen);
+                backend.enter(|| engine.graph.choose(backend, ws, fed, &rows, &mut [cache], chosen))?;
+            } else {
+                backend.enter(|| {
+                    engine.graph.forward(backend, &mut workspace, fed, &rows, &mut [&mut cache], &wanted)
+                })?;
+            }
             samples.clear();
             samples.extend(wanted.iter().enumerate().map(|(row, &at)| SampleRequest {
                 row,
@@ -86,7 +94,9 @@ pub(super) fn verify<B: Backend>(
             if samples.is_empty() {
                 continue;
             }
-            backend.sample(workspace.logits(), &samples, &mut chosen)?;
+            if !greedy {
+                backend.sample(workspace.logits(), &samples, &mut chosen)?;
+            }
             for &token in &chosen {
                 let expected = Step::of(token, request, manifest);
                 // An answer has one step more than tokens: there is always a claim to compare with.

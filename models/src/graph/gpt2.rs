@@ -61,14 +61,15 @@ impl<B: Backend> Gpt2<B> {
         })
     }
 
-    pub(super) fn forward(
+    /// Up to the head of the rows that are wanted.
+    pub(super) fn advance(
         &self,
         backend: &B,
         ws: &mut Workspace<B>,
         tokens: &[TokenId],
         rows: &[Row],
         caches: &mut [&mut B::KvCache],
-        logit_rows: &[usize],
+        wanted: &[usize],
     ) -> Result<(), BackendError> {
         backend.embed(&self.embedding, tokens, Scale::ONE, &mut ws.x)?;
         positions(rows, &mut ws.positions);
@@ -89,11 +90,14 @@ impl<B: Backend> Gpt2<B> {
             layer.down.forward(backend, &ws.gated, &mut ws.delta)?;
             backend.add(&mut ws.x, &ws.delta)?;
         }
-        if logit_rows.is_empty() {
+        if wanted.is_empty() {
             return Ok(());
         }
-        backend.select_rows(&ws.x, logit_rows, &mut ws.last)?;
-        backend.norm(&ws.last, &self.final_norm, &mut ws.last_normed)?;
-        backend.linear(&ws.last_normed, self.head.as_ref().unwrap_or(&self.embedding), &mut ws.logits)
+        backend.select_rows(&ws.x, wanted, &mut ws.last)?;
+        backend.norm(&ws.last, &self.final_norm, &mut ws.last_normed)
+    }
+
+    pub(super) fn head(&self) -> &B::Linear {
+        self.head.as_ref().unwrap_or(&self.embedding)
     }
 }

@@ -88,14 +88,15 @@ impl<B: Backend> Llama<B> {
         })
     }
 
-    pub(super) fn forward(
+    /// Up to the head of the rows that are wanted.
+    pub(super) fn advance(
         &self,
         backend: &B,
         ws: &mut Workspace<B>,
         tokens: &[TokenId],
         rows: &[Row],
         caches: &mut [&mut B::KvCache],
-        logit_rows: &[usize],
+        wanted: &[usize],
     ) -> Result<(), BackendError> {
         backend.embed(&self.embedding, tokens, self.embedding_factor, &mut ws.x)?;
         for layer in &self.layers {
@@ -128,12 +129,25 @@ impl<B: Backend> Llama<B> {
             }
             backend.add(&mut ws.x, &ws.delta)?;
         }
-        if logit_rows.is_empty() {
+        if wanted.is_empty() {
             return Ok(());
         }
-        backend.select_rows(&ws.x, logit_rows, &mut ws.last)?;
-        backend.norm(&ws.last, &self.final_norm, &mut ws.last_normed)?;
-        backend.linear(&ws.last_normed, self.head.as_ref().unwrap_or(&self.embedding), &mut ws.logits)?;
+        backend.select_rows(&ws.x, wanted, &mut ws.last)?;
+        backend.norm(&ws.last, &self.final_norm, &mut ws.last_normed)
+    }
+
+    /// The logits of the rows that were wanted.
+    pub(super) fn logits(&self, backend: &B, ws: &mut Workspace<B>) -> Result<(), BackendError> {
+        backend.linear(&ws.last_normed, self.head(), &mut ws.logits)?;
         self.final_cap.map_or(Ok(()), |cap| backend.soft_cap(&mut ws.logits, cap))
+    }
+
+    pub(super) fn head(&self) -> &B::Linear {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// Whether logits are bounded.
+    pub(super) const fn is_capped(&self) -> bool {
+        self.final_cap.is_some()
     }
 }

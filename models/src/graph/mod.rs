@@ -6,7 +6,7 @@ mod llama;
 mod parts;
 mod workspace;
 
-use metis_kernels::{Backend, BackendError, KvShape, Row, TokenId};
+use metis_kernels::{Backend, BackendError, KvShape, Row, SampleRequest, Sampling, TokenId};
 
 use crate::bundle::{Architecture, Bundle, Manifest};
 use crate::engine::LoadError;
@@ -54,9 +54,56 @@ impl<B: Backend> Graph<B> {
         caches: &mut [&mut B::KvCache],
         logit_rows: &[usize],
     ) -> Result<(), BackendError> {
+        self.advance(backend, ws, tokens, rows, caches, logit_rows)?;
         match self {
-            Self::Llama(model) => model.forward(backend, ws, tokens, rows, caches, logit_rows),
-            Self::Gpt2(model) => model.forward(backend, ws, tokens, rows, caches, logit_rows),
+            _ if logit_rows.is_empty() => Ok(()),
+            Self::Llama(model) => model.logits(backend, ws),
+            Self::Gpt2(model) => backend.linear(&ws.last_normed, model.head(), &mut ws.logits),
+            Self::Bert(_) => Ok(()),
+        }
+    }
+
+    /// [`forward`](Self::forward) that leaves greedy choices instead of logits, one for each row that asked.
+    pub fn choose(
+        &self,
+        backend: &B,
+        ws: &mut Workspace<B>,
+        tokens: &[TokenId],
+        rows: &[Row],
+        caches: &mut [&mut B::KvCache],
+        chosen: (&[usize], &mut Vec<TokenId>),
+    ) -> Result<(), BackendError> {
+        let (wanted, chosen) = chosen;
+        let head = match self {
+            // A cap may make two logits equal of which one was larger.
+            Self::Llama(model) => (!model.is_capped()).then(|| model.head()),
+            Self::Gpt2(model) => Some(model.head()),
+            Self::Bert(_) => None,
+        };
+        if let Some(head) = head {
+            self.advance(backend, ws, tokens, rows, caches, wanted)?;
+            chosen.clear();
+            return if wanted.is_empty() { Ok(()) } else { backend.argmax(&ws.last_normed, head, chosen) };
+        }
+        self.forward(backend, ws, tokens, rows, caches, wanted)?;
+        let greedy = |row| SampleRequest { row, sampling: Sampling::GREEDY, position: 0 };
+        let requests: Vec<SampleRequest> = (0..wanted.len()).map(greedy).collect();
+        backend.sample(&ws.logits, &requests, chosen)
+    }
+
+    /// Feeds tokens, up to the head of the rows that are wanted.
+    fn advance(
+        &self,
+        backend: &B,
+        ws: &mut Workspace<B>,
+        tokens: &[TokenId],
+        rows: &[Row],
+        caches: &mut [&mut B::KvCache],
+        wanted: &[usize],
+    ) -> Result<(), BackendError> {
+        match self {
+            Self::Llama(model) => model.advance(backend, ws, tokens, rows, caches, wanted),
+            Self::Gpt2(model) => model.advance(backend, ws, tokens, rows, caches, wanted),
             Self::Bert(model) => model.forward(backend, ws, tokens, rows, caches),
         }
     }

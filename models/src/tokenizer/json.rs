@@ -287,7 +287,7 @@ fn check_bpe(model: &Value) -> Result<(), TokenizerError> {
 /// A word that is too long, or that the pieces cannot spell, becomes the unknown token.
 fn check_word_piece(model: &Value) -> Result<(), TokenizerError> {
     let unknown = model["unk_token"].as_str().filter(|unknown| model["vocab"][unknown].is_u64());
-    if unknown.is_none() || !model["continuing_subword_prefix"].as_str().is_some_and(|p| !p.is_empty()) {
+    if unknown.is_none() || model["continuing_subword_prefix"].as_str().is_none_or(str::is_empty) {
         let rule = "WordPiece with an unknown token of its vocabulary and a prefix";
         return Err(unsupported("a model", "WordPiece without them", rule));
     }

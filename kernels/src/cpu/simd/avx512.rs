@@ -6,7 +6,7 @@ use core::arch::x86_64::*;
 use core::array;
 
 use super::portable::rescale_halves;
-use super::{Keys, Panel, QueryRow, Simd, Sixteen};
+use super::{Bound, Keys, Panel, QueryRow, Simd, Sixteen};
 use crate::cpu::packed::{DEPTH, LANES};
 use crate::cpu::planes::PlaneRow;
 use crate::formats::RESIDUAL_BITS;
@@ -29,6 +29,7 @@ impl Avx512 {
 impl Simd for Avx512 {
     const STREAMS: usize = 4;
     const ROWS: usize = 3;
+    const BOUND_ROWS: usize = 6;
 
     fn linear<const P: usize, const T: usize>(
         self,
@@ -38,6 +39,17 @@ impl Simd for Avx512 {
     ) {
         // SAFETY: the token proves that the processor has the instructions.
         unsafe { linear(panels, rows, out) }
+    }
+
+    fn bounds<const P: usize, const T: usize>(
+        self,
+        panels: [Bound<'_>; P],
+        rows: [PlaneRow<'_>; T],
+        low_norms: [i32; T],
+        out: &mut [[Sixteen; T]; P],
+    ) {
+        // SAFETY: as above.
+        unsafe { bounds(panels, rows, low_norms, out) }
     }
 
     fn scores<const T: usize>(self, keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
@@ -113,6 +125,52 @@ fn linear<const P: usize, const T: usize>(
             let base = _mm512_set1_epi32(rows[t].exponent + RESIDUAL_BITS as i32);
             let exponents = _mm512_add_epi32(exponents, base);
             out[p][t] = requantise(sums[p][t], mantissas, exponents);
+        }
+    }
+}
+
+/// The product of the high halves, and the most that the low halves can add.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn bounds<const P: usize, const T: usize>(
+    panels: [Bound<'_>; P],
+    rows: [PlaneRow<'_>; T],
+    low_norms: [i32; T],
+    out: &mut [[Sixteen; T]; P],
+) {
+    let steps = panels[0].panel.blocks.len();
+    assert!(panels.iter().all(|p| p.panel.blocks.len() == steps));
+    assert!(rows.iter().all(|r| r.high.len() == steps * DEPTH));
+    let mut sums: [[__m512i; T]; P] =
+        array::from_fn(|_| array::from_fn(|t| _mm512_set1_epi32(rows[t].high_sum.wrapping_mul(-128))));
+    for step in 0..steps {
+        // SAFETY: `step` is below the number of blocks of each panel, which are aligned to 64 bytes.
+        let weights: [__m512i; P] = array::from_fn(|p| unsafe {
+            _mm512_load_si512(panels[p].panel.blocks.as_ptr().add(step).cast())
+        });
+        for t in 0..T {
+            // SAFETY: each row has four bytes for each step.
+            let high = unsafe { rows[t].high.as_ptr().cast::<i32>().add(step).read_unaligned() };
+            let high = _mm512_set1_epi32(high);
+            for p in 0..P {
+                sums[p][t] = _mm512_dpbusd_epi32(sums[p][t], weights[p], high);
+            }
+        }
+    }
+    for p in 0..P {
+        let scales = panels[p].panel.scales;
+        // SAFETY: arrays of sixteen, the first two aligned to 64 bytes.
+        let (mantissas, exponents, norms) = unsafe {
+            (
+                _mm512_load_si512(scales.mantissas.as_ptr().cast()),
+                _mm512_load_si512(scales.exponents.as_ptr().cast()),
+                _mm512_loadu_si512(panels[p].norms.as_ptr().cast()),
+            )
+        };
+        for t in 0..T {
+            // Below 131,071 * 127 * 128 and what rounding up adds, which is below 2^31.
+            let low = _mm512_mullo_epi32(norms, _mm512_set1_epi32(low_norms[t]));
+            let base = _mm512_set1_epi32(rows[t].exponent + RESIDUAL_BITS as i32);
+            out[p][t] = requantise([sums[p][t], low], mantissas, _mm512_add_epi32(exponents, base));
         }
     }
 }
