@@ -248,7 +248,7 @@ fn sentences() -> Vec<String> {
     all
 }
 
-/// The real all-MiniLM-L6-v2, if `METISVM_MINILM` names its folder (the README of `models/tests` says where to get it).
+/// The real all-MiniLM-L6-v2, if `METISVM_MINILM` names its folder (CONTRIBUTING.md says where to get it).
 #[test]
 fn all_minilm_l6_v2_embeds_like_the_float_model() {
     let Some(folder) = std::env::var_os("METISVM_MINILM").map(PathBuf::from) else {
