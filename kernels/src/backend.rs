@@ -5,11 +5,13 @@
 //! So batch composition, tiling and threads cannot change a bit.
 
 use core::fmt::Debug;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::bounds::{AttentionShape, BoundsError, MAX_CONTEXT, MAX_INPUTS, MAX_OUTPUTS, length, within};
 use crate::formats::{Scale, TokenId};
+use crate::mask::TokenMask;
 use crate::sampling::Sampling;
 
 /// A failure of the device, never of the numbers: there is no "other answer".
@@ -120,7 +122,7 @@ pub struct Row {
 }
 
 /// One token to choose from a row of logits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SampleRequest {
     /// The row of logits.
     pub row: usize,
@@ -128,6 +130,8 @@ pub struct SampleRequest {
     pub sampling: Sampling,
     /// Position in the sequence of the token that is chosen.
     pub position: u64,
+    /// The tokens to choose from; all if there is none. It allows at least one.
+    pub mask: Option<Arc<TokenMask>>,
 }
 
 /// The kernels of a transformer on one device.

@@ -18,6 +18,7 @@
 //! | [`quantise`](mod@quantise) | activations to int16 with a power-of-two exponent |
 //! | [`softmax`] | order-free softmax weights and log-probabilities |
 //! | [`sampling`] | greedy and seeded sampling, the counter-based PRF |
+//! | [`mask`] | the tokens that may be chosen |
 //! | [`backend`] | the [`Backend`] trait: what a device must compute |
 //! | [`scalar`] | the reference backend |
 //! | [`cpu`] | the processor's backend: the same integers by SIMD |
@@ -35,6 +36,7 @@ mod cache;
 pub mod cpu;
 pub mod formats;
 pub mod golden;
+pub mod mask;
 mod pool;
 pub mod quantise;
 pub mod rounding;
@@ -48,5 +50,6 @@ pub use backend::{Backend, BackendError, KvShape, LinearWeights, NormWeights, Ro
 pub use bounds::{AttentionShape, BoundsError};
 pub use cpu::{Cpu, CpuKind};
 pub use formats::{ACTIVATION_LIMIT, Scale, TokenId};
+pub use mask::TokenMask;
 pub use sampling::{Sampling, SamplingError};
 pub use scalar::Scalar;
