@@ -7,14 +7,18 @@
 
 mod json;
 mod pieces;
+mod spelling;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
 
 use metis_kernels::TokenId;
 use thiserror::Error;
 
 use json::Definition;
 use pieces::Pieces;
+
+pub use spelling::Spelling;
 
 /// Why a tokenizer was refused or a text could not be encoded.
 #[derive(Debug, Error)]
@@ -64,7 +68,9 @@ pub struct Tokenizer {
     prompt: tokenizers::Tokenizer,
     /// The same without the leading space, when there is one.
     continuation: Option<tokenizers::Tokenizer>,
-    pieces: Pieces,
+    pieces: Arc<Pieces>,
+    /// Made when it is first asked for.
+    spelling: OnceLock<Arc<Spelling>>,
     prefix: Vec<TokenId>,
     suffix: Vec<TokenId>,
     vocabulary: usize,
@@ -77,7 +83,8 @@ impl Tokenizer {
         Ok(Self {
             prompt: definition.build()?,
             continuation: definition.without_leading_space().map(|d| d.build()).transpose()?,
-            pieces: definition.pieces(vocabulary)?,
+            pieces: Arc::new(definition.pieces(vocabulary)?),
+            spelling: OnceLock::new(),
             prefix: definition.prefix,
             suffix: definition.suffix,
             vocabulary,
@@ -121,6 +128,11 @@ impl Tokenizer {
     /// Whether a token is special: control, not text.
     pub fn is_special(&self, token: TokenId) -> bool {
         self.pieces.is_special(token)
+    }
+
+    /// The tokens by their bytes.
+    pub fn spelling(&self) -> &Arc<Spelling> {
+        self.spelling.get_or_init(|| Arc::new(Spelling::new(Arc::clone(&self.pieces))))
     }
 
     fn encode_text(

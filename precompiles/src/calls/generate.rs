@@ -97,7 +97,7 @@ fn run(
     let (prompt_tokens, max_new) = (prompt.len(), wanted.max_new as usize);
     let price = |new| inference.gas().work(&model.costs, Work::generation(prompt_tokens, new));
     meter.reserve(price(max_new))?;
-    let request = Request { prompt, max_new, sampling: wanted.sampling, stop };
+    let request = Request { prompt, max_new, sampling: wanted.sampling, stop, constraint: None };
     let generation = model.model.generate(&request)?;
     meter.charge(price(generation.sampled()))?;
     Ok(generation)
@@ -106,7 +106,8 @@ fn run(
 const fn finish(finish: Finish) -> abi::Finish {
     match finish {
         Finish::Eos => abi::Finish::Eos,
-        Finish::Length => abi::Finish::Length,
+        // No form is asked for.
+        Finish::Length | Finish::Complete | Finish::Stuck => abi::Finish::Length,
         Finish::Stop => abi::Finish::Stop,
     }
 }
