@@ -1,6 +1,7 @@
 //! The functions of the precompile, one file for each family. They check and pay in the order that `docs/abi.md` gives: the
 //! order decides which of several errors a caller sees.
 
+mod constrained;
 mod describe;
 mod generate;
 mod rate;
@@ -58,6 +59,8 @@ pub(crate) fn answer(
     match Call::decode(calldata).ok_or_else(Interrupt::bad_calldata)? {
         Call::Generate(call) => generate::generate(inference, call, meter),
         Call::GenerateTokens(call) => generate::generate_tokens(inference, call, meter),
+        Call::GenerateConstrained(call) => constrained::generate(inference, call, meter),
+        Call::Choose(call) => constrained::choose(inference, call, meter),
         Call::Score(call) => rate::score(inference, call, meter),
         Call::Logits(call) => rate::logits(inference, call, meter),
         Call::Embed(call) => {
