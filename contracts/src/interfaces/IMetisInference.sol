@@ -21,7 +21,20 @@ enum Finish {
     /// The limit on new tokens was reached; the text is cut off.
     Length,
     /// One of the caller's stop tokens came.
-    Stop
+    Stop,
+    /// The answer has the form that the caller asked for, and nothing can follow.
+    Complete
+}
+
+/// @notice The form of an answer: a pattern, or a list of options. The other is empty.
+/// @dev Both are about bytes. Whether an answer begins with a space is up to them: many models expect ` yes` rather than
+/// `yes` after a prompt that does not end with a space.
+struct Constraint {
+    /// @dev A small regular expression that matches the whole answer: literals, `.`, classes such as `[0-9a-z]` and `[^,]`, groups, `|`,
+    /// `?`, `*`, `+`, `{n}`, `{m,}` and `{m,n}`; `\` before a character that means something else. docs/constraints.md has all of it.
+    bytes pattern;
+    /// @dev The answers to choose from.
+    bytes[] options;
 }
 
 /// @notice What a model is and what it costs to run.
@@ -71,6 +84,12 @@ interface IMetisInference {
     error TokenOutOfRange(uint32 id, uint32 vocab);
     /// @notice This model cannot do what was asked, or no such function exists.
     error NotSupported(bytes4 selector);
+    /// @notice The pattern is wrong at this byte.
+    error BadConstraint(uint32 position);
+    /// @notice The automaton of the pattern or of the options has more than `max` states.
+    error ConstraintTooLarge(uint32 max);
+    /// @notice After this many tokens the model has none to spell what would have to follow.
+    error CannotSpell(uint32 tokens);
     /// @notice The calldata does not decode.
     error BadCalldata();
 
@@ -104,6 +123,36 @@ interface IMetisInference {
         Sampling calldata s,
         uint32[] calldata stopIds
     ) external view returns (uint32[] memory tokens, Finish finish);
+
+    /// @notice Continues a text with an answer of a given form.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The text to continue.
+    /// @param maxNew Most tokens to add.
+    /// @param s How to draw tokens among those that can still lead to the form.
+    /// @param c The form.
+    /// @return text The new text. After `Finish.Eos` and `Finish.Complete` it has the form; after `Finish.Length` it is cut off.
+    /// @return tokens The new tokens.
+    /// @return promptTokens How many tokens the prompt had.
+    /// @return finish Why the answer ended.
+    function generateConstrained(
+        bytes32 model,
+        bytes calldata prompt,
+        uint32 maxNew,
+        Sampling calldata s,
+        Constraint calldata c
+    ) external view returns (bytes memory text, uint32[] memory tokens, uint32 promptTokens, Finish finish);
+
+    /// @notice Continues a text with one of some options.
+    /// @dev The model decides token by token; `score` compares whole options, and has to read each.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The text to continue.
+    /// @param s How to draw tokens among those that can still lead to an option.
+    /// @param options The answers to choose from.
+    /// @return index The index of the answer; the lowest of equal options.
+    function choose(bytes32 model, bytes calldata prompt, Sampling calldata s, bytes[] calldata options)
+        external
+        view
+        returns (uint32 index);
 
     /// @notice How likely each label is as the continuation of a prompt.
     /// @param model The model's id, or 0 for the chain's default model.
