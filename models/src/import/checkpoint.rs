@@ -64,6 +64,7 @@ impl Hyperparameters {
             tied_embeddings: self.tied,
             eos: self.eos.clone(),
             bos,
+            chat: None,
             formats: Formats::default(),
             work: Work::default(),
             files: Vec::new(),

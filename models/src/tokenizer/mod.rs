@@ -6,6 +6,7 @@
 //! vocabularies may end inside a UTF-8 character, so [`decode`](Tokenizer::decode) never goes through a `String`.
 
 mod json;
+mod markers;
 mod pieces;
 mod spelling;
 
@@ -18,7 +19,10 @@ use thiserror::Error;
 use json::Definition;
 use pieces::Pieces;
 
+pub(crate) use markers::Markers;
 pub use spelling::Spelling;
+
+use crate::chat::ChatFormatError;
 
 /// Why a tokenizer was refused or a text could not be encoded.
 #[derive(Debug, Error)]
@@ -54,6 +58,9 @@ pub enum TokenizerError {
         /// What the template of the tokenizer adds.
         tokenizer: Vec<u32>,
     },
+    /// The manifest's format of conversations does not fit the tokenizer.
+    #[error("its chat format is refused: {0}")]
+    Chat(#[from] ChatFormatError),
     /// The text's encoding would contain a special token.
     #[error("the text encodes to the special token {0}, which only the template may add")]
     SpecialInText(TokenId),
@@ -100,6 +107,15 @@ impl Tokenizer {
     /// Text that follows other text: no special tokens, no leading space that the text does not have.
     pub fn encode_continuation(&self, text: &[u8]) -> Result<Vec<TokenId>, TokenizerError> {
         self.encode_text(self.continuation.as_ref().unwrap_or(&self.prompt), text)
+    }
+
+    /// Text between special tokens, with the space before it that a prompt gets or without.
+    pub(crate) fn encode_run(
+        &self,
+        text: &[u8],
+        leading_space: bool,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
+        if leading_space { self.encode_text(&self.prompt, text) } else { self.encode_continuation(text) }
     }
 
     /// The bytes that tokens stand for. Special tokens and ids without a piece stand for nothing.

@@ -8,6 +8,8 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::Args;
 use metis_kernels::{Sampling, TokenId};
+use metis_models::InferenceModel;
+use metis_models::chat::{Message, Role};
 use metis_models::constraint::{Constraint, ConstraintError};
 use metis_models::engine::{Finish, Request};
 use serde_json::json;
@@ -38,6 +40,12 @@ pub struct Generate {
     /// Seed of the random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// The prompt is a user's message to a model that chats.
+    #[arg(long)]
+    chat: bool,
+    /// What the system says before it.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
     /// The answer must match this pattern (docs/constraints.md).
     #[arg(long, conflicts_with = "option")]
     pattern: Option<String>,
@@ -60,7 +68,7 @@ impl Generate {
         sampling.check()?;
         let constraint = self.constraint()?.map(Arc::new);
         let model = super::load(&self.bundle, global)?;
-        let prompt = model.tokenizer().encode_prompt(self.prompt.as_bytes())?;
+        let prompt = self.tokens(&*model)?;
         let context = model.manifest().context;
         if prompt.len() > context {
             bail!(
@@ -99,6 +107,22 @@ impl Generate {
             format!("{}{text}\n\n[{} tokens, {finish}, {rate:.0} tokens/s]\n", self.prompt, tokens.len())
         })?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// The prompt, as a conversation if it is one.
+    fn tokens(&self, model: &dyn InferenceModel) -> anyhow::Result<Vec<TokenId>> {
+        if !self.chat {
+            return Ok(model.tokenizer().encode_prompt(self.prompt.as_bytes())?);
+        }
+        let Some(format) = &model.manifest().chat else {
+            bail!("the model does not chat: its bundle has no chat format; leave --chat out");
+        };
+        let system = self.system.iter().map(|text| (Role::System, text));
+        let messages: Vec<Message<'_>> = system
+            .chain([(Role::User, &self.prompt)])
+            .map(|(role, text)| Message { role, content: text.as_bytes() })
+            .collect();
+        Ok(format.encode(model.tokenizer(), &messages)?)
     }
 
     /// The form of the answer.
