@@ -40,6 +40,21 @@ mod interface {
             bytes[] options;
         }
 
+        /// Who says a message.
+        #[derive(Debug, PartialEq, Eq)]
+        enum Role {
+            System,
+            User,
+            Assistant
+        }
+
+        /// One message of a conversation.
+        #[derive(Debug, PartialEq, Eq)]
+        struct Message {
+            Role role;
+            bytes content;
+        }
+
         /// What a model is.
         #[derive(Debug, PartialEq, Eq)]
         struct ModelInfo {
@@ -67,6 +82,11 @@ mod interface {
             returns (bytes text, uint32[] tokens, uint32 promptTokens, Finish finish);
         #[derive(Debug, PartialEq, Eq)]
         function choose(bytes32 model, bytes prompt, Sampling s, bytes[] options) returns (uint32 index);
+        #[derive(Debug, PartialEq, Eq)]
+        function generateChat(bytes32 model, Message[] messages, uint32 maxNew, Sampling s, Constraint c)
+            returns (bytes text, uint32[] tokens, uint32 promptTokens, Finish finish);
+        #[derive(Debug, PartialEq, Eq)]
+        function tokenizeChat(bytes32 model, Message[] messages) returns (uint32[] ids);
         #[derive(Debug, PartialEq, Eq)]
         function score(bytes32 model, bytes prompt, bytes[] labels) returns (int64[] logProbQ16, uint32 best);
         #[derive(Debug, PartialEq, Eq)]
@@ -103,6 +123,8 @@ mod interface {
         #[derive(Debug, PartialEq, Eq)]
         error CannotSpell(uint32 tokens);
         #[derive(Debug, PartialEq, Eq)]
+        error BadMessage(uint32 index);
+        #[derive(Debug, PartialEq, Eq)]
         error BadCalldata();
     }
 }
@@ -118,6 +140,10 @@ pub enum Call {
     GenerateConstrained(generateConstrainedCall),
     /// `choose`
     Choose(chooseCall),
+    /// `generateChat`
+    GenerateChat(generateChatCall),
+    /// `tokenizeChat`
+    TokenizeChat(tokenizeChatCall),
     /// `score`
     Score(scoreCall),
     /// `logits`
@@ -146,6 +172,8 @@ impl Call {
             generateTokensCall::SELECTOR => canonical(arguments).map(Self::GenerateTokens),
             generateConstrainedCall::SELECTOR => canonical(arguments).map(Self::GenerateConstrained),
             chooseCall::SELECTOR => canonical(arguments).map(Self::Choose),
+            generateChatCall::SELECTOR => canonical(arguments).map(Self::GenerateChat),
+            tokenizeChatCall::SELECTOR => canonical(arguments).map(Self::TokenizeChat),
             scoreCall::SELECTOR => canonical(arguments).map(Self::Score),
             logitsCall::SELECTOR => canonical(arguments).map(Self::Logits),
             embedCall::SELECTOR => canonical(arguments).map(Self::Embed),

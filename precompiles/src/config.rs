@@ -47,6 +47,8 @@ pub struct Caps {
     pub max_ids: u32,
     /// Stop tokens of a generation.
     pub max_stop_ids: u32,
+    /// Messages of a conversation.
+    pub max_messages: u32,
     /// Bytes of a pattern.
     pub max_pattern_bytes: u32,
     /// Positions and states of a constraint's automaton; at most [`MOST_AUTOMATON_STATES`].
@@ -65,6 +67,7 @@ impl Default for Caps {
             max_label_bytes: 1_024,
             max_ids: 8_192,
             max_stop_ids: 16,
+            max_messages: 64,
             max_pattern_bytes: 1_024,
             max_automaton_states: 1_024,
         }

@@ -189,6 +189,7 @@ fn the_constants_are_those_of_the_code() {
         ("max_label_bytes", caps.max_label_bytes),
         ("max_ids", caps.max_ids),
         ("max_stop_ids", caps.max_stop_ids),
+        ("max_messages", caps.max_messages),
         ("max_pattern_bytes", caps.max_pattern_bytes),
         ("max_automaton_states", caps.max_automaton_states),
     ] {
@@ -207,6 +208,8 @@ fn the_selectors_are_those_of_the_code() {
     row(generateTokensCall::SIGNATURE, generateTokensCall::SELECTOR);
     row(generateConstrainedCall::SIGNATURE, generateConstrainedCall::SELECTOR);
     row(chooseCall::SIGNATURE, chooseCall::SELECTOR);
+    row(generateChatCall::SIGNATURE, generateChatCall::SELECTOR);
+    row(tokenizeChatCall::SIGNATURE, tokenizeChatCall::SELECTOR);
     row(scoreCall::SIGNATURE, scoreCall::SELECTOR);
     row(logitsCall::SIGNATURE, logitsCall::SELECTOR);
     row(embedCall::SIGNATURE, embedCall::SELECTOR);
@@ -224,6 +227,7 @@ fn the_selectors_are_those_of_the_code() {
     row(BadConstraint::SIGNATURE, BadConstraint::SELECTOR);
     row(ConstraintTooLarge::SIGNATURE, ConstraintTooLarge::SELECTOR);
     row(CannotSpell::SIGNATURE, CannotSpell::SELECTOR);
+    row(BadMessage::SIGNATURE, BadMessage::SELECTOR);
     row(BadCalldata::SIGNATURE, BadCalldata::SELECTOR);
     let missing: Vec<_> = rows.iter().filter(|row| !abi_md.contains(row.as_str())).collect();
     assert!(missing.is_empty(), "docs/abi.md should say:\n{missing:#?}");

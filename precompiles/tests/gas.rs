@@ -180,7 +180,16 @@ fn asked() -> impl Strategy<Value = Asked> {
     );
     let choosing = (model(), text(160), sampling(), options())
         .prop_map(|(model, prompt, s, options)| chooseCall { model, prompt, s, options }.abi_encode());
-    let small = prop_oneof![3 => small, 1 => constrained, 1 => choosing];
+    let roles = vec![Role::System, Role::User, Role::User, Role::User, Role::Assistant];
+    let message =
+        (prop::sample::select(roles), text(60)).prop_map(|(role, content)| Message { role, content });
+    let chatting = (model(), prop::collection::vec(message, 0..4), 0u32..140, sampling()).prop_map(
+        |(model, messages, max_new, s)| {
+            let c = metis_precompiles::abi::Constraint { pattern: Bytes::new(), options: vec![] };
+            generateChatCall { model, messages, maxNew: max_new, s, c }.abi_encode()
+        },
+    );
+    let small = prop_oneof![3 => small, 1 => constrained, 1 => choosing, 1 => chatting];
     prop_oneof![3 => generation, 2 => by_tokens, 2 => scoring, 2 => small.prop_map(Asked::Other)]
 }
 

@@ -61,13 +61,13 @@ fn check_prompt_bytes(inference: &Inference, prompt: &[u8]) -> Result<(), Interr
 }
 
 /// A constraint within the chain's limits, not read yet.
-enum Form {
+pub(super) enum Form {
     Pattern(Bytes),
     Options(Vec<Bytes>),
 }
 
 impl Form {
-    fn check(inference: &Inference, c: abi::Constraint) -> Result<Self, Interrupt> {
+    pub(super) fn check(inference: &Inference, c: abi::Constraint) -> Result<Self, Interrupt> {
         let caps = inference.caps();
         match (c.pattern.is_empty(), c.options.is_empty()) {
             (false, true) => {
@@ -103,7 +103,7 @@ impl Form {
     }
 
     /// Reads the constraint and builds its automaton, each after it is paid or reserved.
-    fn build(self, inference: &Inference, meter: &mut Meter) -> Result<Constraint, Interrupt> {
+    pub(super) fn build(self, inference: &Inference, meter: &mut Meter) -> Result<Constraint, Interrupt> {
         let gas = inference.gas();
         meter.charge(gas.constraint(self.bytes()))?;
         let draft = self.read(inference.caps().max_automaton_states as usize).map_err(refused)?;
