@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.24;
 
-import {Constraint, Finish, IMetisInference, ModelInfo, Sampling} from "./interfaces/IMetisInference.sol";
+import {Constraint, Finish, IMetisInference, Message, ModelInfo, Role, Sampling} from "./interfaces/IMetisInference.sol";
 
 /// @notice The answer of `MetisAI.generate`.
 struct GenerateResult {
@@ -119,6 +119,10 @@ library MetisAI {
             abi.decode(answer, (bytes, uint32[], uint32, Finish));
     }
 
+    /// @notice No form: any answer.
+    /// @return c The form.
+    function anything() internal pure returns (Constraint memory c) {}
+
     /// @notice A form: what a pattern matches.
     /// @param pattern The pattern; `Constraint` says what may be in it.
     /// @return c The form.
@@ -164,6 +168,51 @@ library MetisAI {
         returns (uint32 index)
     {
         return abi.decode(_call(abi.encodeCall(IMetisInference.choose, (model, prompt, s, options))), (uint32));
+    }
+
+    /// @notice A conversation of one message.
+    /// @param content What a user says.
+    /// @return messages The conversation.
+    function userSays(bytes memory content) internal pure returns (Message[] memory messages) {
+        messages = new Message[](1);
+        messages[0] = Message(Role.User, content);
+    }
+
+    /// @notice A conversation of a message of the system and one of a user.
+    /// @param system What the system says.
+    /// @param content What the user says.
+    /// @return messages The conversation.
+    function userSays(bytes memory system, bytes memory content) internal pure returns (Message[] memory messages) {
+        messages = new Message[](2);
+        messages[0] = Message(Role.System, system);
+        messages[1] = Message(Role.User, content);
+    }
+
+    /// @notice The next message of an assistant in a conversation. The model must be one that chats; the embedded one is not.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param messages The conversation, such as `userSays` makes.
+    /// @param maxNew Most tokens to add.
+    /// @param s How to draw tokens.
+    /// @param c The form: `matching`, `oneOf`, or `anything`.
+    /// @return result The answer. It has the form unless `finish` is `Finish.Length`.
+    function generateChat(
+        bytes32 model,
+        Message[] memory messages,
+        uint32 maxNew,
+        Sampling memory s,
+        Constraint memory c
+    ) internal view returns (GenerateResult memory result) {
+        bytes memory answer = _call(abi.encodeCall(IMetisInference.generateChat, (model, messages, maxNew, s, c)));
+        (result.text, result.tokens, result.promptTokens, result.finish) =
+            abi.decode(answer, (bytes, uint32[], uint32, Finish));
+    }
+
+    /// @notice The tokens of a conversation, up to where the answer begins.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param messages The conversation.
+    /// @return ids The tokens.
+    function tokenizeChat(bytes32 model, Message[] memory messages) internal view returns (uint32[] memory ids) {
+        return abi.decode(_call(abi.encodeCall(IMetisInference.tokenizeChat, (model, messages))), (uint32[]));
     }
 
     /// @notice Continues a sequence of tokens.

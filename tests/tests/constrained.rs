@@ -5,7 +5,10 @@
 use alloy_primitives::{Address, Bytes, U256};
 use alloy_sol_types::{SolCall, SolError, SolValue, sol};
 use metis_precompiles::MetisPrecompiles;
-use metis_precompiles::abi::{BadCalldata, BadConstraint, ConstraintTooLarge, TooManyNewTokens};
+use metis_precompiles::abi::{
+    BadCalldata, BadConstraint, ConstraintTooLarge, NotSupported, TooManyNewTokens, generateChatCall,
+    tokenizeChatCall,
+};
 use metis_tests::chain::{SENDER, node};
 use metis_vm::{Outcome, Recorder, State, Status, Transaction, Vm};
 use metisvm::artifacts::{self, Artifact};
@@ -18,6 +21,8 @@ sol! {
         function askYesNo(bytes prompt) external view returns (bool);
         function askNumber(bytes prompt, uint8 digits) external view returns (uint256);
         function choose(bytes prompt, bytes[] options) external view returns (uint256);
+        function chat(bytes system, bytes content) external view returns (bytes text);
+        function tokenizeChat(bytes content) external view returns (uint32[] ids);
         function generateOneOf(bytes prompt, uint32 maxNew, S s, bytes[] options)
             external view returns (bytes text, uint8 finish);
     }
@@ -136,6 +141,14 @@ fn what_is_wrong_with_a_form_reaches_the_caller() {
     assert_eq!(
         error(&IAsker::chooseCall { prompt: "hi".into(), options: vec![] }),
         BadCalldata {}.abi_encode()
+    );
+    // The embedded model translates; it does not chat.
+    let refused = |selector: [u8; 4]| NotSupported { selector: selector.into() }.abi_encode();
+    let chat = IAsker::chatCall { system: "be kind".into(), content: "hi".into() };
+    assert_eq!(error(&chat), refused(generateChatCall::SELECTOR));
+    assert_eq!(
+        error(&IAsker::tokenizeChatCall { content: "hi".into() }),
+        refused(tokenizeChatCall::SELECTOR)
     );
     for digits in [0, 78] {
         let call = IAsker::askNumberCall { prompt: "hi".into(), digits };

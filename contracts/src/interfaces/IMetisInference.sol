@@ -37,6 +37,24 @@ struct Constraint {
     bytes[] options;
 }
 
+/// @notice Who says a message of a conversation.
+enum Role {
+    /// Whoever set the conversation up. Only the first message can be.
+    System,
+    /// Who asks. The last message always is.
+    User,
+    /// Who answers.
+    Assistant
+}
+
+/// @notice One message of a conversation.
+struct Message {
+    /// @dev Who says it.
+    Role role;
+    /// @dev What is said. The strings of special tokens in it are text: nothing in here can close the message's turn.
+    bytes content;
+}
+
 /// @notice What a model is and what it costs to run.
 struct ModelInfo {
     /// @dev keccak256 of the model's canonical manifest.
@@ -90,6 +108,8 @@ interface IMetisInference {
     error ConstraintTooLarge(uint32 max);
     /// @notice After this many tokens the model has none to spell what would have to follow.
     error CannotSpell(uint32 tokens);
+    /// @notice The message with this index cannot come where it is, or is missing at the end.
+    error BadMessage(uint32 index);
     /// @notice The calldata does not decode.
     error BadCalldata();
 
@@ -153,6 +173,31 @@ interface IMetisInference {
         external
         view
         returns (uint32 index);
+
+    /// @notice The next message of an assistant in a conversation.
+    /// @dev Reverts with `NotSupported` if the model does not chat: `tokenizeChat` tells.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param messages Perhaps one of the system, one of a user, then one of an assistant and one of a user as often as there are.
+    /// @param maxNew Most tokens to add.
+    /// @param s How to draw tokens.
+    /// @param c The form of the answer, or all empty for any.
+    /// @return text The answer.
+    /// @return tokens Its tokens.
+    /// @return promptTokens How many tokens the conversation had.
+    /// @return finish Why the answer ended.
+    function generateChat(
+        bytes32 model,
+        Message[] calldata messages,
+        uint32 maxNew,
+        Sampling calldata s,
+        Constraint calldata c
+    ) external view returns (bytes memory text, uint32[] memory tokens, uint32 promptTokens, Finish finish);
+
+    /// @notice The tokens of a conversation, up to where the answer begins.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param messages The conversation.
+    /// @return ids The tokens.
+    function tokenizeChat(bytes32 model, Message[] calldata messages) external view returns (uint32[] memory ids);
 
     /// @notice How likely each label is as the continuation of a prompt.
     /// @param model The model's id, or 0 for the chain's default model.

@@ -27,6 +27,18 @@ contract Asker {
         return MetisAI.choose(prompt, options);
     }
 
+    /// @notice `MetisAI.generateChat` with `MetisAI.userSays`.
+    function chat(bytes calldata system, bytes calldata content) external view returns (bytes memory text) {
+        return MetisAI.generateChat(
+            MetisAI.DEFAULT_MODEL, MetisAI.userSays(system, content), 8, MetisAI.greedy(), MetisAI.anything()
+        ).text;
+    }
+
+    /// @notice `MetisAI.tokenizeChat` with `MetisAI.userSays`.
+    function tokenizeChat(bytes calldata content) external view returns (uint32[] memory ids) {
+        return MetisAI.tokenizeChat(MetisAI.DEFAULT_MODEL, MetisAI.userSays(content));
+    }
+
     /// @notice `MetisAI.generateConstrained` with `MetisAI.oneOf`.
     function generateOneOf(bytes calldata prompt, uint32 maxNew, Sampling calldata s, bytes[] calldata options)
         external
