@@ -31,6 +31,8 @@ artifacts! {
     test_exchange: "TestExchange", "An exchange with fixed rates.";
     test_staking: "TestStaking", "A place to stake.";
     test_governor: "TestGovernor", "A place to vote.";
+    assembly: "Assembly", "An assembly in which members speak instead of ticking boxes.";
+    asker: "Asker", "The library's constrained answers as calls.";
     probe: "Probe", "Calls anything in any way and reports what happened.";
 }
 

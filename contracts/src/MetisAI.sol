@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.24;
 
-import {Finish, IMetisInference, ModelInfo, Sampling} from "./interfaces/IMetisInference.sol";
+import {Constraint, Finish, IMetisInference, Message, ModelInfo, Role, Sampling} from "./interfaces/IMetisInference.sol";
 
 /// @notice The answer of `MetisAI.generate`.
 struct GenerateResult {
@@ -11,12 +11,16 @@ struct GenerateResult {
     uint32[] tokens;
     /// @dev How many tokens the prompt had.
     uint32 promptTokens;
-    /// @dev Why the answer ended. Only after `Finish.Eos` did the model say all it wanted to.
+    /// @dev Why the answer ended. Only after `Finish.Eos` did the model say all it wanted to; only after `Finish.Eos` and
+    /// `Finish.Complete` does an answer have the form that was asked for.
     Finish finish;
 }
 
 /// @notice This chain has no inference precompile.
 error MetisUnavailable();
+
+/// @notice The answer was cut off before it had the form that was asked for.
+error Unfinished(bytes text);
 
 /// @title MetisAI
 /// @notice Ask a language model inside a transaction. The answer is bit-exact on every validator.
@@ -36,6 +40,51 @@ library MetisAI {
     /// @return text The answer.
     function ask(bytes memory prompt, uint32 maxNew) internal view returns (bytes memory text) {
         return generate(DEFAULT_MODEL, prompt, maxNew, greedy(), new uint32[](0)).text;
+    }
+
+    /// @notice Asks the default model, greedily, for an answer that matches a pattern, or reverts with `Unfinished`.
+    /// @param prompt The text to continue.
+    /// @param maxNew Most tokens of the answer. As many as the longest match has bytes are always enough.
+    /// @param pattern What the answer must match, such as `yes|no` or `-?[0-9]{1,6}`.
+    /// @return text The answer.
+    function ask(bytes memory prompt, uint32 maxNew, bytes memory pattern) internal view returns (bytes memory text) {
+        GenerateResult memory result = generateConstrained(DEFAULT_MODEL, prompt, maxNew, greedy(), matching(pattern));
+        if (result.finish == Finish.Length) revert Unfinished(result.text);
+        return result.text;
+    }
+
+    /// @notice Asks the default model for `yes` or `no`.
+    /// @param prompt The question.
+    /// @return yes Whether the answer is `yes`.
+    function askYesNo(bytes memory prompt) internal view returns (bool yes) {
+        bytes[] memory options = new bytes[](2);
+        options[0] = "no";
+        options[1] = "yes";
+        return choose(prompt, options) == 1;
+    }
+
+    /// @notice Asks the default model for a whole number, greedily.
+    /// @param prompt The text before the number.
+    /// @param digits Most digits, 1 to 77.
+    /// @return number The number.
+    function askNumber(bytes memory prompt, uint8 digits) internal view returns (uint256 number) {
+        if (digits == 0 || digits > 77) revert IMetisInference.BadConstraint(0);
+        bytes memory more = abi.encodePacked(bytes1(48 + (digits - 1) / 10), bytes1(48 + (digits - 1) % 10));
+        if (more[0] == "0") more = abi.encodePacked(more[1]);
+        // One digit has no more of them: a repetition is at least once.
+        bytes memory pattern = digits == 1 ? bytes("[0-9]") : abi.encodePacked("0|[1-9][0-9]{0,", more, "}");
+        bytes memory text = ask(prompt, digits, pattern);
+        for (uint256 i = 0; i < text.length; i++) {
+            number = number * 10 + uint8(text[i]) - 48;
+        }
+    }
+
+    /// @notice The option that the default model continues a prompt with, greedily.
+    /// @param prompt The text before the option.
+    /// @param options The options to choose from.
+    /// @return index The index of the option; the lowest of equals.
+    function choose(bytes memory prompt, bytes[] memory options) internal view returns (uint256 index) {
+        return choose(DEFAULT_MODEL, prompt, greedy(), options);
     }
 
     /// @notice The label that the default model finds likeliest after a prompt.
@@ -68,6 +117,102 @@ library MetisAI {
         bytes memory answer = _call(abi.encodeCall(IMetisInference.generate, (model, prompt, maxNew, s, stopIds)));
         (result.text, result.tokens, result.promptTokens, result.finish) =
             abi.decode(answer, (bytes, uint32[], uint32, Finish));
+    }
+
+    /// @notice No form: any answer.
+    /// @return c The form.
+    function anything() internal pure returns (Constraint memory c) {}
+
+    /// @notice A form: what a pattern matches.
+    /// @param pattern The pattern; `Constraint` says what may be in it.
+    /// @return c The form.
+    function matching(bytes memory pattern) internal pure returns (Constraint memory c) {
+        c.pattern = pattern;
+    }
+
+    /// @notice A form: one of some options.
+    /// @param options The options.
+    /// @return c The form.
+    function oneOf(bytes[] memory options) internal pure returns (Constraint memory c) {
+        c.options = options;
+    }
+
+    /// @notice Continues a text with an answer of a given form.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The text to continue.
+    /// @param maxNew Most tokens to add.
+    /// @param s How to draw tokens.
+    /// @param c The form: `matching` or `oneOf`.
+    /// @return result The answer. It has the form unless `finish` is `Finish.Length`.
+    function generateConstrained(
+        bytes32 model,
+        bytes memory prompt,
+        uint32 maxNew,
+        Sampling memory s,
+        Constraint memory c
+    ) internal view returns (GenerateResult memory result) {
+        bytes memory answer = _call(abi.encodeCall(IMetisInference.generateConstrained, (model, prompt, maxNew, s, c)));
+        (result.text, result.tokens, result.promptTokens, result.finish) =
+            abi.decode(answer, (bytes, uint32[], uint32, Finish));
+    }
+
+    /// @notice Continues a text with one of some options.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The text to continue.
+    /// @param s How to draw tokens.
+    /// @param options The options to choose from.
+    /// @return index The index of the option; the lowest of equals.
+    function choose(bytes32 model, bytes memory prompt, Sampling memory s, bytes[] memory options)
+        internal
+        view
+        returns (uint32 index)
+    {
+        return abi.decode(_call(abi.encodeCall(IMetisInference.choose, (model, prompt, s, options))), (uint32));
+    }
+
+    /// @notice A conversation of one message.
+    /// @param content What a user says.
+    /// @return messages The conversation.
+    function userSays(bytes memory content) internal pure returns (Message[] memory messages) {
+        messages = new Message[](1);
+        messages[0] = Message(Role.User, content);
+    }
+
+    /// @notice A conversation of a message of the system and one of a user.
+    /// @param system What the system says.
+    /// @param content What the user says.
+    /// @return messages The conversation.
+    function userSays(bytes memory system, bytes memory content) internal pure returns (Message[] memory messages) {
+        messages = new Message[](2);
+        messages[0] = Message(Role.System, system);
+        messages[1] = Message(Role.User, content);
+    }
+
+    /// @notice The next message of an assistant in a conversation. The model must be one that chats; the embedded one is not.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param messages The conversation, such as `userSays` makes.
+    /// @param maxNew Most tokens to add.
+    /// @param s How to draw tokens.
+    /// @param c The form: `matching`, `oneOf`, or `anything`.
+    /// @return result The answer. It has the form unless `finish` is `Finish.Length`.
+    function generateChat(
+        bytes32 model,
+        Message[] memory messages,
+        uint32 maxNew,
+        Sampling memory s,
+        Constraint memory c
+    ) internal view returns (GenerateResult memory result) {
+        bytes memory answer = _call(abi.encodeCall(IMetisInference.generateChat, (model, messages, maxNew, s, c)));
+        (result.text, result.tokens, result.promptTokens, result.finish) =
+            abi.decode(answer, (bytes, uint32[], uint32, Finish));
+    }
+
+    /// @notice The tokens of a conversation, up to where the answer begins.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param messages The conversation.
+    /// @return ids The tokens.
+    function tokenizeChat(bytes32 model, Message[] memory messages) internal view returns (uint32[] memory ids) {
+        return abi.decode(_call(abi.encodeCall(IMetisInference.tokenizeChat, (model, messages))), (uint32[]));
     }
 
     /// @notice Continues a sequence of tokens.

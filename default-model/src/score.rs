@@ -70,7 +70,13 @@ pub fn score(
             .iter()
             .map(|item| {
                 let prompt: Vec<TokenId> = model.tokenizer().encode_prompt(item.instruction.as_bytes())?;
-                Ok(Request { prompt, max_new: MAX_NEW, sampling: Sampling::GREEDY, stop: Vec::new() })
+                Ok(Request {
+                    prompt,
+                    max_new: MAX_NEW,
+                    sampling: Sampling::GREEDY,
+                    stop: Vec::new(),
+                    constraint: None,
+                })
             })
             .collect::<Result<Vec<Request>, ScoreError>>()?;
         for (item, generation) in batch.iter().zip(model.generate_batch(&requests)?) {

@@ -6,12 +6,14 @@
 
 use core::fmt::Debug;
 use core::ops::Range;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::activation::{Activation, SoftCap};
 use crate::bounds::{AttentionShape, BoundsError, MAX_CONTEXT, MAX_INPUTS, MAX_OUTPUTS, length, within};
 use crate::formats::{Scale, TokenId};
+use crate::mask::TokenMask;
 use crate::sampling::Sampling;
 use crate::softmax::attention_scale;
 
@@ -154,7 +156,7 @@ impl Attention {
 }
 
 /// One token to choose from a row of logits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SampleRequest {
     /// The row of logits.
     pub row: usize,
@@ -162,6 +164,8 @@ pub struct SampleRequest {
     pub sampling: Sampling,
     /// Position in the sequence of the token that is chosen.
     pub position: u64,
+    /// The tokens to choose from; all if there is none. It allows at least one.
+    pub mask: Option<Arc<TokenMask>>,
 }
 
 /// The kernels of a transformer on one device.

@@ -162,7 +162,13 @@ impl Residual {
         out.clear();
         for request in requests {
             let row = self.checked_row("sample", request.row)?;
-            out.push(request.sampling.choose(row, request.position));
+            out.push(match &request.mask {
+                None => request.sampling.choose(row, request.position),
+                Some(mask) => request
+                    .sampling
+                    .choose_among(row, mask, request.position)
+                    .ok_or_else(|| mismatch("sample", "an allowed token".into(), "none".into()))?,
+            });
         }
         Ok(())
     }

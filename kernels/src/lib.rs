@@ -19,6 +19,7 @@
 //! | [`softmax`] | order-free softmax weights and log-probabilities |
 //! | [`sampling`] | greedy and seeded sampling, the counter-based PRF |
 //! | [`activation`] | SiLU, GELU and the soft cap |
+//! | [`mask`] | the tokens that may be chosen |
 //! | [`backend`] | the [`Backend`] trait: what a device must compute |
 //! | [`scalar`] | the reference backend |
 //! | [`cpu`] | the processor's backend: the same integers by SIMD |
@@ -38,6 +39,7 @@ mod cache;
 pub mod cpu;
 pub mod formats;
 pub mod golden;
+pub mod mask;
 mod pool;
 pub mod pooling;
 pub mod quantise;
@@ -55,5 +57,6 @@ pub use backend::{
 pub use bounds::{AttentionShape, BoundsError};
 pub use cpu::{Cpu, CpuKind};
 pub use formats::{ACTIVATION_LIMIT, Scale, TokenId};
+pub use mask::TokenMask;
 pub use sampling::{Sampling, SamplingError};
 pub use scalar::Scalar;

@@ -6,6 +6,7 @@
 use thiserror::Error;
 
 use crate::formats::TokenId;
+use crate::mask::TokenMask;
 use crate::rounding::round_div;
 use crate::tables::{LOG2E_Q32, exp2_neg};
 
@@ -63,20 +64,31 @@ impl Sampling {
     ///
     /// `logits` is not empty and the parameters have been [checked](Self::check).
     pub fn choose(self, logits: &[i32], position: u64) -> TokenId {
-        if self.temperature_q16 == 0 { argmax(logits) } else { self.draw(logits, position) }
+        if self.temperature_q16 == 0 {
+            argmax(logits)
+        } else {
+            self.draw(logits.iter().zip(0..).map(|(&logit, id)| (TokenId(id), logit)), position)
+        }
     }
 
-    fn draw(self, logits: &[i32], position: u64) -> TokenId {
-        let max = logits.iter().copied().fold(i32::MIN, i32::max);
+    /// The same among the tokens that a mask allows, as if there were no others; `None` if it allows none.
+    ///
+    /// The parameters have been [checked](Self::check).
+    pub fn choose_among(self, logits: &[i32], mask: &TokenMask, position: u64) -> Option<TokenId> {
+        let allowed = mask.tokens().filter_map(|token| Some((token, *logits.get(token.index())?)));
+        let best = allowed.clone().reduce(|best, next| if next.1 > best.1 { next } else { best })?;
+        Some(if self.temperature_q16 == 0 { best.0 } else { self.draw(allowed, position) })
+    }
+
+    fn draw(self, logits: impl Iterator<Item = (TokenId, i32)> + Clone, position: u64) -> TokenId {
+        let max = logits.clone().map(|(_, logit)| logit).fold(i32::MIN, i32::max);
         // log2(e) / temperature, Q32.
         let inverse = round_div((LOG2E_Q32 << 16) as i64, i64::from(self.temperature_q16)) as u128;
         let mut candidates: Vec<(u32, u32)> = logits
-            .iter()
-            .enumerate()
-            .filter_map(|(id, &logit)| {
+            .filter_map(|(TokenId(id), logit)| {
                 let delta = (i64::from(max) - i64::from(logit)) as u128;
                 let weight = exp2_neg(((delta * inverse + (1 << 31)) >> 32) as u64);
-                (weight > 0).then_some((weight, id as u32))
+                (weight > 0).then_some((weight, id))
             })
             .collect();
         candidates.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -190,6 +202,35 @@ mod tests {
             let sampling = Sampling { temperature_q16, top_p_q16, top_k, seed };
             prop_assert!(sampling.check().is_ok());
             prop_assert!(sampling.choose(&logits, position).index() < logits.len());
+        }
+
+        #[test]
+        fn forbidden_tokens_are_as_if_they_were_not_there(
+            row in prop::collection::vec((-400_000i32..400_000, any::<bool>()), 1..150),
+            temperature_q16 in prop_oneof![Just(0), 1u32 << 10..=1 << 22],
+            top_p_q16 in 1u32..=1 << 16, top_k in 0u16..20, seed: u64, position: u64,
+        ) {
+            let sampling = Sampling { temperature_q16, top_p_q16, top_k, seed };
+            let logits: Vec<i32> = row.iter().map(|entry| entry.0).collect();
+            let ids: Vec<u32> = (0..).zip(&row).filter(|(_, entry)| entry.1).map(|(id, _)| id).collect();
+            let mut mask = TokenMask::none(logits.len());
+            ids.iter().for_each(|&id| mask.allow(TokenId(id)));
+            // The allowed logits as a row of their own: order, hence ties, are those of the ids.
+            let left: Vec<i32> = ids.iter().map(|&id| logits[id as usize]).collect();
+            let expected = (!left.is_empty()).then(|| TokenId(ids[sampling.choose(&left, position).index()]));
+            prop_assert_eq!(sampling.choose_among(&logits, &mask, position), expected);
+        }
+
+        #[test]
+        fn a_mask_of_everything_changes_nothing(
+            logits in prop::collection::vec(-i32::MAX..=i32::MAX, 1..150), temperature in 10u32..22, position: u64,
+        ) {
+            let mut mask = TokenMask::none(logits.len());
+            (0..logits.len() as u32).for_each(|id| mask.allow(TokenId(id)));
+            for sampling in [Sampling { temperature_q16: 1 << temperature, ..PLAIN }, Sampling::GREEDY] {
+                let chosen = sampling.choose(&logits, position);
+                prop_assert_eq!(sampling.choose_among(&logits, &mask, position), Some(chosen));
+            }
         }
     }
 }

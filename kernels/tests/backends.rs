@@ -5,12 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap in a test is its report")]
 
+use std::sync::Arc;
+
 use metis_kernels::rounding::{rescale, round_div, round_shift, saturate32, shift_by};
 use metis_kernels::softmax::{attention_scale, normaliser, score, weight};
 use metis_kernels::tables::sigmoid;
 use metis_kernels::{
     ACTIVATION_LIMIT, Activation, Attention, AttentionShape, Backend, Cpu, CpuKind, KvShape, LinearWeights,
-    NormWeights, Row, SampleRequest, Sampling, Scalar, Scale, SoftCap, TokenId,
+    NormWeights, Row, SampleRequest, Sampling, Scalar, Scale, SoftCap, TokenId, TokenMask,
 };
 use num_bigint::BigInt;
 use proptest::prelude::*;
@@ -508,12 +510,23 @@ fn sampling_is_the_host_function<B: Backend>(backend: &B) {
     proptest!(ProptestConfig::with_cases(64), |(rows in rows, seed: u64, temperature_q16 in 1u32 << 10..=1 << 22)| {
         let sampling = Sampling { temperature_q16, top_p_q16: 60_000, top_k: 9, seed };
         let requests: Vec<SampleRequest> = (0..rows.len())
-            .flat_map(|row| [sampling, Sampling::GREEDY].map(|sampling| SampleRequest { row, sampling, position: 7 }))
+            .flat_map(|row| [(row, sampling), (row, Sampling::GREEDY)])
+            .flat_map(|(row, sampling)| {
+                let mut mask = TokenMask::none(rows[row].len());
+                (0..rows[row].len()).filter(|id| id == &1 || seed >> id & 1 == 1).for_each(|id| mask.allow(TokenId(id as u32)));
+                [None, Some(Arc::new(mask))].map(|mask| SampleRequest { row, sampling, position: 7, mask })
+            })
             .collect();
         let mut out = Vec::new();
-        backend.sample(&residual(backend, &rows), &requests, &mut out).unwrap();
-        let expected: Vec<TokenId> = requests.iter().map(|r| r.sampling.choose(&rows[r.row], r.position)).collect();
-        prop_assert_eq!(out, expected);
+        let logits = residual(backend, &rows);
+        backend.sample(&logits, &requests, &mut out).unwrap();
+        let choose = |r: &SampleRequest| match &r.mask {
+            None => r.sampling.choose(&rows[r.row], r.position),
+            Some(mask) => r.sampling.choose_among(&rows[r.row], mask, r.position).unwrap(),
+        };
+        prop_assert_eq!(&out, &requests.iter().map(choose).collect::<Vec<TokenId>>());
+        let nothing = SampleRequest { mask: Some(Arc::new(TokenMask::none(rows[0].len()))), ..requests[0].clone() };
+        prop_assert!(backend.sample(&logits, &[nothing], &mut out).is_err());
     });
 }
 

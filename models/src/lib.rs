@@ -10,6 +10,8 @@
 //! | [`bundle`] | manifest, Merkle roots, tensors; `docs/bundle.md` is normative |
 //! | [`graph`] | the transformer, one file per family |
 //! | [`engine`] | a graph on a backend: generation, logits, scores |
+//! | [`chat`] | conversations as tokens, without a template engine |
+//! | [`constraint`] | answers of a form that the caller gives: automata over bytes, masks of tokens |
 //! | [`tokenizer`] | text as bytes to tokens and back, without prompt injection |
 //! | [`import`] | checkpoints to bundles, bit for bit the same everywhere |
 //! | [`mod@reference`] | the original checkpoint in floats, for evaluation only |
@@ -19,6 +21,8 @@
 #![deny(clippy::float_arithmetic)]
 
 pub mod bundle;
+pub mod chat;
+pub mod constraint;
 pub mod engine;
 pub mod eval;
 #[cfg(any(test, feature = "test-support"))]

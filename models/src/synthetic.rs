@@ -60,6 +60,7 @@ impl Shape {
             tied_embeddings: true,
             eos: Vec::new(),
             bos: vec![1],
+            chat: None,
             formats: Formats::default(),
             variant: Variant::default(),
             work: Work::default(),

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use metis_kernels::{Sampling, Scalar, TokenId};
+use metis_kernels::{Sampling, Scalar, TokenId, TokenMask};
+use metis_models::constraint::Constraint;
 use metis_models::engine::{Engine, Finish, InferenceModel, Request};
 use metis_models::fixture::Fixture;
 use metis_models::{Bundle, InferenceError};
@@ -38,8 +39,23 @@ fn sampling() -> impl Strategy<Value = Sampling> {
 }
 
 fn request() -> impl Strategy<Value = Request> {
-    (tokens(40), 0usize..20, sampling(), prop::collection::vec((0u32..300).prop_map(TokenId), 0..4))
-        .prop_map(|(prompt, max_new, sampling, stop)| Request { prompt, max_new, sampling, stop })
+    let stop = prop::collection::vec((0u32..300).prop_map(TokenId), 0..4);
+    (tokens(40), 0usize..20, sampling(), stop, constraint()).prop_map(
+        |(prompt, max_new, sampling, stop, constraint)| Request {
+            prompt,
+            max_new,
+            sampling,
+            stop,
+            constraint,
+        },
+    )
+}
+
+/// Answers that must have a form end in every way: at once, by the form, by the model, by a stop token, by length.
+fn constraint() -> impl Strategy<Value = Option<Arc<Constraint>>> {
+    let form = |pattern: &str| Some(Arc::new(Constraint::pattern(pattern.as_bytes(), 1_024).unwrap()));
+    let forms = ["yes|no", "[a-z]+", "[0-9]{1,3}", ".*", "", "(hello|the) [^ ]{0,9}"].map(form);
+    prop_oneof![3 => Just(None), 1 => prop::sample::select(forms.to_vec())]
 }
 
 #[test]
@@ -92,6 +108,7 @@ fn generation_is_choosing_from_all_logits() {
     let bundle = bundle(Fixture::default());
     let engine = engine(&bundle, 1);
     proptest!(ProptestConfig::with_cases(24), |(request in request())| {
+        let request = Request { constraint: None, ..request };
         let answer = engine.generate(&request).unwrap();
         let sequence = [request.prompt.as_slice(), &answer.tokens].concat();
         let logits = engine.all_logits(&sequence).unwrap();
@@ -105,8 +122,46 @@ fn generation_is_choosing_from_all_logits() {
             Finish::Length => prop_assert_eq!(answer.tokens.len(), request.max_new),
             Finish::Eos => prop_assert_eq!(next, Some(TokenId(2))),
             Finish::Stop => prop_assert!(request.stop.contains(&next.unwrap())),
+            Finish::Complete | Finish::Stuck => prop_assert!(false, "no form was asked for"),
         }
         prop_assert!(answer.sampled() <= request.max_new);
+    });
+}
+
+#[test]
+fn an_answer_with_a_form_is_choosing_among_what_leads_to_it() {
+    let bundle = bundle(Fixture::default());
+    let engine = engine(&bundle, 1);
+    let words = prop::collection::vec("[helo ]{1,8}", 1..5);
+    proptest!(ProptestConfig::with_cases(48), |(request in request(), words in words, max_new in 1usize..12)| {
+        let options = words.iter().map(|word| word.clone().into_bytes()).collect();
+        let constraint = Some(Arc::new(Constraint::options(options, 1_024).unwrap()));
+        let request = Request { constraint, stop: Vec::new(), max_new, ..request };
+        let answer = engine.generate(&request).unwrap();
+
+        let (mut expected, mut text) = (Vec::new(), String::new());
+        let finish = loop {
+            let mut mask = TokenMask::none(300);
+            for token in (3..300).map(TokenId) {
+                let piece = String::from_utf8(engine.tokenizer().decode(&[token])).unwrap_or_default();
+                let longer = format!("{text}{piece}");
+                if !piece.is_empty() && words.iter().any(|word| word.starts_with(&longer)) {
+                    mask.allow(token);
+                }
+            }
+            if mask.is_empty() { break Finish::Complete; }
+            if expected.len() == max_new { break Finish::Length; }
+            if words.contains(&text) { mask.allow(TokenId(2)); }
+            let sequence = [request.prompt.as_slice(), &expected].concat();
+            let logits = engine.last_logits(&sequence).unwrap();
+            let token = request.sampling.choose_among(&logits, &mask, sequence.len() as u64).unwrap();
+            if token == TokenId(2) { break Finish::Eos; }
+            expected.push(token);
+            text = String::from_utf8(engine.tokenizer().decode(&expected)).unwrap();
+        };
+        prop_assert_eq!((&answer.tokens, answer.finish), (&expected, finish));
+        prop_assert!(finish == Finish::Length || words.contains(&text));
+        prop_assert!(answer.sampled() <= max_new);
     });
 }
 
@@ -137,6 +192,7 @@ fn what_has_no_answer_is_an_error() {
         max_new,
         sampling: Sampling::GREEDY,
         stop: Vec::new(),
+        constraint: None,
     };
     assert!(matches!(engine.generate(&request(vec![], 1)), Err(InferenceError::EmptyPrompt)));
     assert!(matches!(engine.generate(&request(vec![300], 1)), Err(InferenceError::TokenOutOfRange { .. })));

@@ -200,6 +200,7 @@ fn batches_chunks_and_one_pass_checks_change_nothing() {
                     max_new: 12,
                     sampling: if i % 2 == 0 { sampling } else { Sampling::GREEDY },
                     stop: vec![],
+                    constraint: None,
                 })
                 .collect();
             let together = engine.generate_batch(&requests).unwrap();
@@ -214,7 +215,13 @@ fn batches_chunks_and_one_pass_checks_change_nothing() {
 #[test]
 fn what_an_architecture_cannot_do_is_named() {
     let unsupported = |error: InferenceError| matches!(error, InferenceError::Unsupported { .. });
-    let request = Request { prompt: tokens(3, 0), max_new: 1, sampling: Sampling::GREEDY, stop: vec![] };
+    let request = Request {
+        prompt: tokens(3, 0),
+        max_new: 1,
+        sampling: Sampling::GREEDY,
+        stop: vec![],
+        constraint: None,
+    };
     for (name, fixture) in families() {
         let case = case(name, fixture);
         let engine = scalar(&case.bundle);

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use metis_kernels::{Cpu, Sampling, TokenId};
+use metis_models::constraint::Constraint;
 use metis_models::engine::{Difference, Engine, Finish, Generation, InferenceModel, Request, Step, Verdict};
 use metis_models::fixture::Fixture;
 use proptest::prelude::*;
@@ -32,8 +33,23 @@ fn sampling() -> impl Strategy<Value = Sampling> {
 /// Many stop tokens, so that answers end in every way; some answers span several passes.
 fn request() -> impl Strategy<Value = Request> {
     let max_new = prop_oneof![4 => 0usize..12, 1 => 30usize..60];
-    (prop::collection::vec(token(), 1..68), max_new, sampling(), prop::collection::vec(token(), 0..40))
-        .prop_map(|(prompt, max_new, sampling, stop)| Request { prompt, max_new, sampling, stop })
+    let (prompt, stop) = (prop::collection::vec(token(), 1..68), prop::collection::vec(token(), 0..40));
+    (prompt, max_new, sampling(), stop, constraint()).prop_map(
+        |(prompt, max_new, sampling, stop, constraint)| Request {
+            prompt,
+            max_new,
+            sampling,
+            stop,
+            constraint,
+        },
+    )
+}
+
+/// Forms that end at once, soon, late and never.
+fn constraint() -> impl Strategy<Value = Option<Arc<Constraint>>> {
+    let form = |pattern: &str| Some(Arc::new(Constraint::pattern(pattern.as_bytes(), 1_024).unwrap()));
+    let forms = ["yes|no", "[a-z]+", "[0-9]{1,3}", ".*", "", "(hello|the) [^ ]{0,50}", "[a-z]{9}"].map(form);
+    prop_oneof![1 => Just(None), 1 => prop::sample::select(forms.to_vec())]
 }
 
 #[derive(Clone, Debug)]
@@ -48,7 +64,13 @@ enum Forgery {
 }
 
 fn forgery() -> impl Strategy<Value = Forgery> {
-    let finish = prop_oneof![Just(Finish::Eos), Just(Finish::Length), Just(Finish::Stop)];
+    let finish = prop::sample::select(vec![
+        Finish::Eos,
+        Finish::Length,
+        Finish::Stop,
+        Finish::Complete,
+        Finish::Stuck,
+    ]);
     prop_oneof![
         (any::<Index>(), token()).prop_map(|(at, token)| Forgery::Replace(at, token)),
         (any::<Index>(), token()).prop_map(|(at, token)| Forgery::Insert(at, token)),

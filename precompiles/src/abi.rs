@@ -29,7 +29,30 @@ mod interface {
         enum Finish {
             Eos,
             Length,
-            Stop
+            Stop,
+            Complete
+        }
+
+        /// The form of an answer: a pattern, or options; the other is empty.
+        #[derive(Debug, PartialEq, Eq)]
+        struct Constraint {
+            bytes pattern;
+            bytes[] options;
+        }
+
+        /// Who says a message.
+        #[derive(Debug, PartialEq, Eq)]
+        enum Role {
+            System,
+            User,
+            Assistant
+        }
+
+        /// One message of a conversation.
+        #[derive(Debug, PartialEq, Eq)]
+        struct Message {
+            Role role;
+            bytes content;
         }
 
         /// What a model is.
@@ -54,6 +77,16 @@ mod interface {
         #[derive(Debug, PartialEq, Eq)]
         function generateTokens(bytes32 model, uint32[] prompt, uint32 maxNew, Sampling s, uint32[] stopIds)
             returns (uint32[] tokens, Finish finish);
+        #[derive(Debug, PartialEq, Eq)]
+        function generateConstrained(bytes32 model, bytes prompt, uint32 maxNew, Sampling s, Constraint c)
+            returns (bytes text, uint32[] tokens, uint32 promptTokens, Finish finish);
+        #[derive(Debug, PartialEq, Eq)]
+        function choose(bytes32 model, bytes prompt, Sampling s, bytes[] options) returns (uint32 index);
+        #[derive(Debug, PartialEq, Eq)]
+        function generateChat(bytes32 model, Message[] messages, uint32 maxNew, Sampling s, Constraint c)
+            returns (bytes text, uint32[] tokens, uint32 promptTokens, Finish finish);
+        #[derive(Debug, PartialEq, Eq)]
+        function tokenizeChat(bytes32 model, Message[] messages) returns (uint32[] ids);
         #[derive(Debug, PartialEq, Eq)]
         function score(bytes32 model, bytes prompt, bytes[] labels) returns (int64[] logProbQ16, uint32 best);
         #[derive(Debug, PartialEq, Eq)]
@@ -84,6 +117,14 @@ mod interface {
         #[derive(Debug, PartialEq, Eq)]
         error NotSupported(bytes4 selector);
         #[derive(Debug, PartialEq, Eq)]
+        error BadConstraint(uint32 position);
+        #[derive(Debug, PartialEq, Eq)]
+        error ConstraintTooLarge(uint32 max);
+        #[derive(Debug, PartialEq, Eq)]
+        error CannotSpell(uint32 tokens);
+        #[derive(Debug, PartialEq, Eq)]
+        error BadMessage(uint32 index);
+        #[derive(Debug, PartialEq, Eq)]
         error BadCalldata();
     }
 }
@@ -95,6 +136,14 @@ pub enum Call {
     Generate(generateCall),
     /// `generateTokens`
     GenerateTokens(generateTokensCall),
+    /// `generateConstrained`
+    GenerateConstrained(generateConstrainedCall),
+    /// `choose`
+    Choose(chooseCall),
+    /// `generateChat`
+    GenerateChat(generateChatCall),
+    /// `tokenizeChat`
+    TokenizeChat(tokenizeChatCall),
     /// `score`
     Score(scoreCall),
     /// `logits`
@@ -121,6 +170,10 @@ impl Call {
         match selector {
             generateCall::SELECTOR => canonical(arguments).map(Self::Generate),
             generateTokensCall::SELECTOR => canonical(arguments).map(Self::GenerateTokens),
+            generateConstrainedCall::SELECTOR => canonical(arguments).map(Self::GenerateConstrained),
+            chooseCall::SELECTOR => canonical(arguments).map(Self::Choose),
+            generateChatCall::SELECTOR => canonical(arguments).map(Self::GenerateChat),
+            tokenizeChatCall::SELECTOR => canonical(arguments).map(Self::TokenizeChat),
             scoreCall::SELECTOR => canonical(arguments).map(Self::Score),
             logitsCall::SELECTOR => canonical(arguments).map(Self::Logits),
             embedCall::SELECTOR => canonical(arguments).map(Self::Embed),
@@ -207,7 +260,13 @@ mod tests {
                 model: model.into(), prompt: prompt.clone().into(), maxNew: max_new, s, stopIds: stop,
             };
             prop_assert_eq!(Call::decode(&call.abi_encode()), Some(Call::Generate(call)));
-            let labels = labels.into_iter().map(Bytes::from).collect();
+            let labels: Vec<Bytes> = labels.into_iter().map(Bytes::from).collect();
+            let s = Sampling { temperatureQ16: 1, topPQ16: 2, topK: 3, seed: u64::MAX };
+            let c = Constraint { pattern: prompt.clone().into(), options: labels.clone() };
+            let call = generateConstrainedCall {
+                model: model.into(), prompt: prompt.clone().into(), maxNew: max_new, s, c,
+            };
+            prop_assert_eq!(Call::decode(&call.abi_encode()), Some(Call::GenerateConstrained(call)));
             let call = scoreCall { model: model.into(), prompt: prompt.into(), labels };
             prop_assert_eq!(Call::decode(&call.abi_encode()), Some(Call::Score(call)));
         }

@@ -47,7 +47,16 @@ pub struct Caps {
     pub max_ids: u32,
     /// Stop tokens of a generation.
     pub max_stop_ids: u32,
+    /// Messages of a conversation.
+    pub max_messages: u32,
+    /// Bytes of a pattern.
+    pub max_pattern_bytes: u32,
+    /// Positions and states of a constraint's automaton; at most [`MOST_AUTOMATON_STATES`].
+    pub max_automaton_states: u32,
 }
+
+/// The price of an automaton holds up to this size.
+pub const MOST_AUTOMATON_STATES: u32 = 4_096;
 
 impl Default for Caps {
     fn default() -> Self {
@@ -58,6 +67,9 @@ impl Default for Caps {
             max_label_bytes: 1_024,
             max_ids: 8_192,
             max_stop_ids: 16,
+            max_messages: 64,
+            max_pattern_bytes: 1_024,
+            max_automaton_states: 1_024,
         }
     }
 }
@@ -192,6 +204,10 @@ impl ChainConfig {
         if self.gas.macs_per_gas == 0 {
             return wrong("gas.macs_per_gas", &0, "it must be at least 1");
         }
+        if self.caps.max_automaton_states > MOST_AUTOMATON_STATES {
+            let states = self.caps.max_automaton_states;
+            return wrong("caps.max_automaton_states", &states, "it must be at most 4096");
+        }
         let mut ids = BTreeSet::new();
         if let Some(twice) = self.models.iter().find(|model| !ids.insert(model.id)) {
             return wrong("models.id", &twice.id, "list each model once");
@@ -276,6 +292,10 @@ mod tests {
             ("chain_id = -1", "line 1"),
             ("[gas]\nmacs_per_gas = 0", "`gas.macs_per_gas` is 0: it must be at least 1"),
             ("[caps]\nmax_bytes = 1", "max_bytes"),
+            (
+                "[caps]\nmax_automaton_states = 4097",
+                "`caps.max_automaton_states` is 4097: it must be at most",
+            ),
             ("[[models]]\nid = \"0x12\"\nstatus = \"active\"", "line 2"),
             (&default, "list it under [[models]]"),
             (&pending, "its status must be"),

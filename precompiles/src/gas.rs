@@ -40,10 +40,19 @@ pub struct GasSchedule {
     /// Multiply-accumulates of the linear layers that one of attention counts as: it weighs its scores with exponentials, and reads a
     /// cache that no other token shares.
     pub attention_weight: u64,
+    /// Each byte of a pattern or of options.
+    pub per_constraint_byte: Gas,
+    /// Each transition of a constraint's automaton.
+    pub per_transition: Gas,
+    /// Finding the tokens that a constraint allows, as multiply-accumulates for each byte that the vocabulary's tokens have.
+    pub macs_per_spelled_byte: u64,
 }
 
 /// Text bytes for each prompt token that `quote` allows for.
 pub const QUOTED_BYTES_PER_TOKEN: u32 = 16;
+
+/// Pairs of positions of a pattern that cost as much as a transition.
+const POSITION_PAIRS_PER_TRANSITION: u128 = 16;
 
 /// Words of `generateTokens` calldata around its prompt and stop ids: eight in the head, two lengths, and the selector's own.
 const GENERATE_TOKENS_WORDS: u64 = 11;
@@ -58,6 +67,9 @@ impl Default for GasSchedule {
             macs_per_gas: 48,
             macs_per_logit: 64,
             attention_weight: 6,
+            per_constraint_byte: Gas(50),
+            per_transition: Gas(8),
+            macs_per_spelled_byte: 16,
         }
     }
 }
@@ -76,6 +88,19 @@ impl GasSchedule {
     /// What tokens cost that no model sees.
     pub fn tokens(&self, count: usize) -> Gas {
         self.per_token.times(count as u128)
+    }
+
+    /// What is paid before a constraint is read.
+    pub fn constraint(&self, bytes: usize) -> Gas {
+        self.per_constraint_byte.times(bytes as u128)
+    }
+
+    /// What building an automaton costs.
+    pub fn automaton(&self, automaton: AutomatonSize) -> Gas {
+        let AutomatonSize { states, classes, positions } = automaton;
+        let (transitions, positions) = (states as u128 * classes as u128, positions as u128);
+        self.per_transition
+            .times(transitions + (positions * positions).div_ceil(POSITION_PAIRS_PER_TRANSITION))
     }
 
     /// What a model's work costs.
@@ -101,11 +126,13 @@ impl GasSchedule {
     pub(crate) fn macs(&self, costs: &ModelCosts, work: Work) -> u128 {
         let choice = u128::from(costs.vocabulary) * u128::from(self.macs_per_logit);
         let pair = u128::from(costs.attention_macs) * u128::from(self.attention_weight);
+        let mask = u128::from(costs.spelled_bytes) * u128::from(self.macs_per_spelled_byte);
         [
             work.tokens.saturating_mul(costs.linear_macs.into()),
             work.pairs.saturating_mul(pair),
             work.rows.saturating_mul(costs.head_macs.into()),
             work.choices.saturating_mul(choice),
+            work.masks.saturating_mul(mask),
         ]
         .into_iter()
         .fold(0, u128::saturating_add)
@@ -123,6 +150,19 @@ pub struct ModelCosts {
     pub head_macs: u64,
     /// Logits in a row.
     pub vocabulary: u32,
+    /// Bytes that all tokens have together.
+    pub spelled_bytes: u64,
+}
+
+/// What of a constraint's automaton enters its price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AutomatonSize {
+    /// States.
+    pub states: usize,
+    /// Classes of bytes.
+    pub classes: usize,
+    /// Positions of the pattern.
+    pub positions: usize,
 }
 
 /// What a call makes a model do.
@@ -136,23 +176,31 @@ pub struct Work {
     pub rows: u128,
     /// Tokens that are chosen or whose log-probability is taken.
     pub choices: u128,
+    /// Times that the tokens which a constraint allows are looked for.
+    pub masks: u128,
 }
 
 impl Work {
     /// A prompt and new tokens: the last new token is chosen, not fed.
     pub const fn generation(prompt: usize, new: usize) -> Self {
         if new == 0 {
-            return Self { tokens: 0, pairs: 0, rows: 0, choices: 0 };
+            return Self { tokens: 0, pairs: 0, rows: 0, choices: 0, masks: 0 };
         }
         let (prompt, new) = (prompt as u128, new as u128);
         let tokens = (prompt + new).saturating_sub(1);
-        Self { tokens, pairs: triangle(tokens), rows: new, choices: new }
+        Self { tokens, pairs: triangle(tokens), rows: new, choices: new, masks: 0 }
+    }
+
+    /// A generation under a constraint whose answer has `answer` tokens: masks are looked for before the first and after each.
+    pub const fn constrained(prompt: usize, new: usize, answer: usize) -> Self {
+        let work = Self::generation(prompt, new);
+        Self { masks: answer as u128 + 1, ..work }
     }
 
     /// A prompt and labels, of which each continues the prompt on its own: the last token of a label is scored, not fed.
     pub fn scoring(prompt: usize, labels: impl IntoIterator<Item = usize>) -> Self {
         let prompt = prompt as u128;
-        let start = Self { tokens: prompt, pairs: triangle(prompt), rows: 1, choices: 0 };
+        let start = Self { tokens: prompt, pairs: triangle(prompt), rows: 1, choices: 0, masks: 0 };
         labels.into_iter().fold(start, |sum, label| {
             let (scored, fed) = (label as u128, label.saturating_sub(1) as u128);
             Self {
@@ -160,6 +208,7 @@ impl Work {
                 pairs: sum.pairs + fed * prompt + triangle(fed),
                 rows: sum.rows + fed,
                 choices: sum.choices + scored,
+                masks: 0,
             }
         })
     }
@@ -167,13 +216,13 @@ impl Work {
     /// A text that an encoder reads: every token attends to every other.
     pub const fn reading(tokens: usize) -> Self {
         let tokens = tokens as u128;
-        Self { tokens, pairs: tokens * tokens, rows: 0, choices: 0 }
+        Self { tokens, pairs: tokens * tokens, rows: 0, choices: 0, masks: 0 }
     }
 
     /// A prompt, and one row of logits after it.
     pub const fn last_logits(prompt: usize) -> Self {
         let prompt = prompt as u128;
-        Self { tokens: prompt, pairs: triangle(prompt), rows: 1, choices: 0 }
+        Self { tokens: prompt, pairs: triangle(prompt), rows: 1, choices: 0, masks: 0 }
     }
 }
 
@@ -229,14 +278,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const COSTS: ModelCosts =
-        ModelCosts { linear_macs: 1_000_000, attention_macs: 2_000, head_macs: 500_000, vocabulary: 1_000 };
+    const COSTS: ModelCosts = ModelCosts {
+        linear_macs: 1_000_000,
+        attention_macs: 2_000,
+        head_macs: 500_000,
+        vocabulary: 1_000,
+        spelled_bytes: 5_000,
+    };
 
     #[test]
     fn generation_counts_are_those_of_the_specification() {
         // P = 10, N = 3: T = 12, pairs = 78.
-        assert_eq!(Work::generation(10, 3), Work { tokens: 12, pairs: 78, rows: 3, choices: 3 });
-        assert_eq!(Work::generation(10, 1), Work { tokens: 10, pairs: 55, rows: 1, choices: 1 });
+        assert_eq!(Work::generation(10, 3), Work { tokens: 12, pairs: 78, rows: 3, choices: 3, masks: 0 });
+        assert_eq!(Work::generation(10, 1), Work { tokens: 10, pairs: 55, rows: 1, choices: 1, masks: 0 });
         assert_eq!(Work::generation(10, 0), Work::default());
     }
 
@@ -244,7 +298,7 @@ mod tests {
     fn scoring_counts_each_label_after_the_prompt() {
         // Prompt 10; labels of 1 and 3 tokens: the second feeds positions 11 and 12, which attend to 11 and 12 positions.
         let work = Work::scoring(10, [1, 3]);
-        assert_eq!(work, Work { tokens: 12, pairs: 55 + 11 + 12, rows: 3, choices: 4 });
+        assert_eq!(work, Work { tokens: 12, pairs: 55 + 11 + 12, rows: 3, choices: 4, masks: 0 });
     }
 
     #[test]
@@ -254,6 +308,7 @@ mod tests {
             attention_macs: u64::MAX,
             head_macs: u64::MAX,
             vocabulary: u32::MAX,
+            spelled_bytes: u64::MAX,
         };
         let schedule = GasSchedule {
             macs_per_gas: 0,
@@ -261,8 +316,11 @@ mod tests {
             attention_weight: u64::MAX,
             ..GasSchedule::default()
         };
-        let work = Work::generation(u32::MAX as usize, u32::MAX as usize);
-        assert_eq!(schedule.work(&huge, work), Gas(u64::MAX));
+        let most = u32::MAX as usize;
+        assert_eq!(schedule.work(&huge, Work::constrained(most, most, most)), Gas(u64::MAX));
+        let schedule = GasSchedule { per_transition: Gas(u64::MAX), ..schedule };
+        let automaton = AutomatonSize { states: most, classes: 256, positions: most };
+        assert_eq!(schedule.automaton(automaton), Gas(u64::MAX));
     }
 
     proptest! {

@@ -191,8 +191,9 @@ impl ActiveModel {
         };
         let vocabulary = dimension("vocabulary", manifest.vocabulary)?;
         let context = dimension("context", manifest.context)?;
-        let longest =
-            (0..vocabulary).map(|id| model.tokenizer().decode(&[TokenId(id)]).len()).max().unwrap_or(0);
+        let lengths = (0..vocabulary).map(|id| model.tokenizer().decode(&[TokenId(id)]).len());
+        let (longest, spelled_bytes) =
+            lengths.fold((0, 0), |(longest, sum), length| (length.max(longest), sum + length as u64));
         if longest > MAX_PIECE_BYTES {
             let rule = format!("at most {MAX_PIECE_BYTES} bytes");
             return Err(ModelError::NotPriced { id, what: "the longest token", actual: longest, rule });
@@ -203,6 +204,7 @@ impl ActiveModel {
             attention_macs: work.attention_macs,
             head_macs: work.head_macs,
             vocabulary,
+            spelled_bytes,
         };
         Ok(Self { costs, context, model })
     }

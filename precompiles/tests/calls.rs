@@ -21,7 +21,13 @@ const PROMPT: &[u8] = b"the hello world";
 fn generate_answers_what_the_model_says() {
     let (model, inference) = (real(), chain(real()));
     let prompt = model.tokenizer().encode_prompt(PROMPT).unwrap();
-    let request = Request { prompt: prompt.clone(), max_new: 12, sampling: Sampling::GREEDY, stop: vec![] };
+    let request = Request {
+        prompt: prompt.clone(),
+        max_new: 12,
+        sampling: Sampling::GREEDY,
+        stop: vec![],
+        constraint: None,
+    };
     let expected = model.generate(&request).unwrap();
 
     let (got, _) = answer(&inference, &generate(PROMPT, 12));
@@ -235,7 +241,7 @@ fn the_request_to_the_model_is_the_one_that_was_made() {
     let mock = Mock::new();
     let prompt = vec![TokenId(4), TokenId(9)];
     let sampling = Sampling { temperature_q16: 1 << 16, top_p_q16: 1 << 15, top_k: 3, seed: 99 };
-    let request = Request { prompt, max_new: 50, sampling, stop: vec![TokenId(17)] };
+    let request = Request { prompt, max_new: 50, sampling, stop: vec![TokenId(17)], constraint: None };
     let expected = metis_models::InferenceModel::generate(&mock, &request).unwrap();
     let asked = generateTokensCall {
         model: DEFAULT,

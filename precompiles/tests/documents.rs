@@ -95,6 +95,7 @@ impl Shape {
             attention_macs: 2 * self.layers * query,
             head_macs: u64::from(self.vocabulary) * self.hidden,
             vocabulary: self.vocabulary,
+            spelled_bytes: 0,
         }
     }
 
@@ -170,6 +171,9 @@ fn the_constants_are_those_of_the_code() {
         ("macs_per_gas", gas.macs_per_gas),
         ("macs_per_logit", gas.macs_per_logit),
         ("attention_weight", gas.attention_weight),
+        ("per_constraint_byte", gas.per_constraint_byte.0),
+        ("per_transition", gas.per_transition.0),
+        ("macs_per_spelled_byte", gas.macs_per_spelled_byte),
     ] {
         assert_written(&gas_md, &format!("| `{name}` | {} |", grouped(value)));
     }
@@ -185,6 +189,9 @@ fn the_constants_are_those_of_the_code() {
         ("max_label_bytes", caps.max_label_bytes),
         ("max_ids", caps.max_ids),
         ("max_stop_ids", caps.max_stop_ids),
+        ("max_messages", caps.max_messages),
+        ("max_pattern_bytes", caps.max_pattern_bytes),
+        ("max_automaton_states", caps.max_automaton_states),
     ] {
         assert_written(&abi_md, &format!("| `{name}` | {} |", grouped(value.into())));
     }
@@ -199,6 +206,10 @@ fn the_selectors_are_those_of_the_code() {
     };
     row(generateCall::SIGNATURE, generateCall::SELECTOR);
     row(generateTokensCall::SIGNATURE, generateTokensCall::SELECTOR);
+    row(generateConstrainedCall::SIGNATURE, generateConstrainedCall::SELECTOR);
+    row(chooseCall::SIGNATURE, chooseCall::SELECTOR);
+    row(generateChatCall::SIGNATURE, generateChatCall::SELECTOR);
+    row(tokenizeChatCall::SIGNATURE, tokenizeChatCall::SELECTOR);
     row(scoreCall::SIGNATURE, scoreCall::SELECTOR);
     row(logitsCall::SIGNATURE, logitsCall::SELECTOR);
     row(embedCall::SIGNATURE, embedCall::SELECTOR);
@@ -213,6 +224,10 @@ fn the_selectors_are_those_of_the_code() {
     row(BadSampling::SIGNATURE, BadSampling::SELECTOR);
     row(TokenOutOfRange::SIGNATURE, TokenOutOfRange::SELECTOR);
     row(NotSupported::SIGNATURE, NotSupported::SELECTOR);
+    row(BadConstraint::SIGNATURE, BadConstraint::SELECTOR);
+    row(ConstraintTooLarge::SIGNATURE, ConstraintTooLarge::SELECTOR);
+    row(CannotSpell::SIGNATURE, CannotSpell::SELECTOR);
+    row(BadMessage::SIGNATURE, BadMessage::SELECTOR);
     row(BadCalldata::SIGNATURE, BadCalldata::SELECTOR);
     let missing: Vec<_> = rows.iter().filter(|row| !abi_md.contains(row.as_str())).collect();
     assert!(missing.is_empty(), "docs/abi.md should say:\n{missing:#?}");

@@ -95,6 +95,22 @@ fn what_an_encoder_cannot_do_is_a_typed_error() {
     assert_eq!(errors_of(&inference, &logits), unsupported(logitsCall::SELECTOR));
     assert_eq!(errors_of(&inference, &score("hello", &["yes"])), unsupported(scoreCall::SELECTOR));
 
+    let options = vec![Bytes::from("a"), Bytes::from("b")];
+    let chosen = chooseCall { model: DEFAULT, prompt: "hello".into(), options: options.clone(), s: GREEDY };
+    assert_eq!(errors_of(&inference, &chosen), unsupported(chooseCall::SELECTOR));
+    let c = Constraint { pattern: Bytes::new(), options };
+    let constrained = generateConstrainedCall {
+        model: DEFAULT,
+        prompt: "hello".into(),
+        maxNew: 1,
+        s: GREEDY,
+        c: c.clone(),
+    };
+    assert_eq!(errors_of(&inference, &constrained), unsupported(generateConstrainedCall::SELECTOR));
+    let messages = vec![Message { role: Role::User, content: "hello".into() }];
+    let chat = generateChatCall { model: DEFAULT, messages, maxNew: 1, s: GREEDY, c };
+    assert_eq!(errors_of(&inference, &chat), unsupported(generateChatCall::SELECTOR));
+
     let bad = BadCalldata {}.abi_encode();
     assert_eq!(errors_of(&inference, &embed("")), bad);
     assert_eq!(errors_of(&inference, &embed(&"x".repeat(4_001))), bad);

@@ -164,6 +164,32 @@ fn asked() -> impl Strategy<Value = Asked> {
         }),
         model().prop_map(|model| modelInfoCall { model }.abi_encode()),
     ];
+    let pattern = prop_oneof![
+        "[a-c(|)*+?{}0-3]{0,12}".prop_map(|pattern| pattern.into_bytes().into()),
+        prop::collection::vec(any::<u8>(), 0..1_030).prop_map(Bytes::from),
+        prop::sample::select(vec!["[0-9]{1,3}", ".*", "(yes|no)!?", "(a|b)*a(a|b){12}"])
+            .prop_map(Bytes::from),
+        Just(Bytes::new()),
+    ];
+    let options = || prop_oneof![Just(vec![]), prop::collection::vec(text(20), 0..70)];
+    let constrained = (model(), text(160), 0u32..140, sampling(), pattern, options()).prop_map(
+        |(model, prompt, max_new, s, pattern, options)| {
+            let c = metis_precompiles::abi::Constraint { pattern, options };
+            generateConstrainedCall { model, prompt, maxNew: max_new, s, c }.abi_encode()
+        },
+    );
+    let choosing = (model(), text(160), sampling(), options())
+        .prop_map(|(model, prompt, s, options)| chooseCall { model, prompt, s, options }.abi_encode());
+    let roles = vec![Role::System, Role::User, Role::User, Role::User, Role::Assistant];
+    let message =
+        (prop::sample::select(roles), text(60)).prop_map(|(role, content)| Message { role, content });
+    let chatting = (model(), prop::collection::vec(message, 0..4), 0u32..140, sampling()).prop_map(
+        |(model, messages, max_new, s)| {
+            let c = metis_precompiles::abi::Constraint { pattern: Bytes::new(), options: vec![] };
+            generateChatCall { model, messages, maxNew: max_new, s, c }.abi_encode()
+        },
+    );
+    let small = prop_oneof![3 => small, 1 => constrained, 1 => choosing, 1 => chatting];
     prop_oneof![3 => generation, 2 => by_tokens, 2 => scoring, 2 => small.prop_map(Asked::Other)]
 }
 

@@ -115,6 +115,7 @@ def silu_gate(v):
 
 def sampling(v):
     settings = [one(v, name) for name in ("temperature", "top_p", "top_k", "seed")]
+    settings.append(v.get("allowed"))
     return {"out": [numerics.sample(v["logits"], p, *settings) for p in v["positions"]]}
 
 

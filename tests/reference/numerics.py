@@ -219,8 +219,12 @@ def greedy(logits):
     return logits.index(max(logits))
 
 
-def sample(logits, position, temperature_q16, top_p_q16, top_k, seed):
-    """The token chosen for `position`; temperature 0 is greedy."""
+def sample(logits, position, temperature_q16, top_p_q16, top_k, seed, allowed=None):
+    """The token chosen for `position`, of the `allowed` ids if there is a mask; temperature 0 is greedy."""
+    if allowed is not None:
+        ids = sorted(allowed)
+        settings = (temperature_q16, top_p_q16, top_k, seed)
+        return ids[sample([logits[token] for token in ids], position, *settings)]
     if temperature_q16 == 0:
         return greedy(logits)
     inv = round_div(LOG2E_Q32 * 2**16, temperature_q16)

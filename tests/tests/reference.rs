@@ -28,7 +28,13 @@ fn compare(python: &Path, bundle: &Path, prompts: &[&str], max_new: usize) {
     let model = Engine::load(&Bundle::open(bundle).unwrap(), Arc::new(Scalar::new())).unwrap();
     for prompt in prompts {
         let prompt = model.tokenizer().encode_prompt(prompt.as_bytes()).unwrap();
-        let request = Request { prompt: prompt.clone(), max_new, sampling: Default::default(), stop: vec![] };
+        let request = Request {
+            prompt: prompt.clone(),
+            max_new,
+            sampling: Default::default(),
+            stop: vec![],
+            constraint: None,
+        };
         let answer = model.generate(&request).unwrap();
         assert!(answer.finish == Finish::Eos || answer.tokens.len() == max_new);
         let tokens: Vec<TokenId> = [prompt, answer.tokens].concat();

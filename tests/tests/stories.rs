@@ -23,7 +23,7 @@ fn stories260k_tells_a_story_and_stays_close_to_the_float_model() {
     assert_eq!(model.id(), imported.id);
 
     let generate = |prompt: Vec<TokenId>, max_new, sampling| {
-        model.generate(&Request { prompt, max_new, sampling, stop: vec![] }).unwrap().tokens
+        model.generate(&Request { prompt, max_new, sampling, stop: vec![], constraint: None }).unwrap().tokens
     };
     let prompt = model.tokenizer().encode_prompt(b"Once upon a time").unwrap();
     let story = generate(prompt.clone(), 120, Sampling::GREEDY);

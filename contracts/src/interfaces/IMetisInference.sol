@@ -21,7 +21,38 @@ enum Finish {
     /// The limit on new tokens was reached; the text is cut off.
     Length,
     /// One of the caller's stop tokens came.
-    Stop
+    Stop,
+    /// The answer has the form that the caller asked for, and nothing can follow.
+    Complete
+}
+
+/// @notice The form of an answer: a pattern, or a list of options. The other is empty.
+/// @dev Both are about bytes. Whether an answer begins with a space is up to them: many models expect ` yes` rather than
+/// `yes` after a prompt that does not end with a space.
+struct Constraint {
+    /// @dev A small regular expression that matches the whole answer: literals, `.`, classes such as `[0-9a-z]` and `[^,]`, groups, `|`,
+    /// `?`, `*`, `+`, `{n}`, `{m,}` and `{m,n}`; `\` before a character that means something else. docs/constraints.md has all of it.
+    bytes pattern;
+    /// @dev The answers to choose from.
+    bytes[] options;
+}
+
+/// @notice Who says a message of a conversation.
+enum Role {
+    /// Whoever set the conversation up. Only the first message can be.
+    System,
+    /// Who asks. The last message always is.
+    User,
+    /// Who answers.
+    Assistant
+}
+
+/// @notice One message of a conversation.
+struct Message {
+    /// @dev Who says it.
+    Role role;
+    /// @dev What is said. The strings of special tokens in it are text: nothing in here can close the message's turn.
+    bytes content;
 }
 
 /// @notice What a model is and what it costs to run.
@@ -71,6 +102,14 @@ interface IMetisInference {
     error TokenOutOfRange(uint32 id, uint32 vocab);
     /// @notice This model cannot do what was asked, or no such function exists.
     error NotSupported(bytes4 selector);
+    /// @notice The pattern is wrong at this byte.
+    error BadConstraint(uint32 position);
+    /// @notice The automaton of the pattern or of the options has more than `max` states.
+    error ConstraintTooLarge(uint32 max);
+    /// @notice After this many tokens the model has none to spell what would have to follow.
+    error CannotSpell(uint32 tokens);
+    /// @notice The message with this index cannot come where it is, or is missing at the end.
+    error BadMessage(uint32 index);
     /// @notice The calldata does not decode.
     error BadCalldata();
 
@@ -104,6 +143,61 @@ interface IMetisInference {
         Sampling calldata s,
         uint32[] calldata stopIds
     ) external view returns (uint32[] memory tokens, Finish finish);
+
+    /// @notice Continues a text with an answer of a given form.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The text to continue.
+    /// @param maxNew Most tokens to add.
+    /// @param s How to draw tokens among those that can still lead to the form.
+    /// @param c The form.
+    /// @return text The new text. After `Finish.Eos` and `Finish.Complete` it has the form; after `Finish.Length` it is cut off.
+    /// @return tokens The new tokens.
+    /// @return promptTokens How many tokens the prompt had.
+    /// @return finish Why the answer ended.
+    function generateConstrained(
+        bytes32 model,
+        bytes calldata prompt,
+        uint32 maxNew,
+        Sampling calldata s,
+        Constraint calldata c
+    ) external view returns (bytes memory text, uint32[] memory tokens, uint32 promptTokens, Finish finish);
+
+    /// @notice Continues a text with one of some options.
+    /// @dev The model decides token by token; `score` compares whole options, and has to read each.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param prompt The text to continue.
+    /// @param s How to draw tokens among those that can still lead to an option.
+    /// @param options The answers to choose from.
+    /// @return index The index of the answer; the lowest of equal options.
+    function choose(bytes32 model, bytes calldata prompt, Sampling calldata s, bytes[] calldata options)
+        external
+        view
+        returns (uint32 index);
+
+    /// @notice The next message of an assistant in a conversation.
+    /// @dev Reverts with `NotSupported` if the model does not chat: `tokenizeChat` tells.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param messages Perhaps one of the system, one of a user, then one of an assistant and one of a user as often as there are.
+    /// @param maxNew Most tokens to add.
+    /// @param s How to draw tokens.
+    /// @param c The form of the answer, or all empty for any.
+    /// @return text The answer.
+    /// @return tokens Its tokens.
+    /// @return promptTokens How many tokens the conversation had.
+    /// @return finish Why the answer ended.
+    function generateChat(
+        bytes32 model,
+        Message[] calldata messages,
+        uint32 maxNew,
+        Sampling calldata s,
+        Constraint calldata c
+    ) external view returns (bytes memory text, uint32[] memory tokens, uint32 promptTokens, Finish finish);
+
+    /// @notice The tokens of a conversation, up to where the answer begins.
+    /// @param model The model's id, or 0 for the chain's default model.
+    /// @param messages The conversation.
+    /// @return ids The tokens.
+    function tokenizeChat(bytes32 model, Message[] calldata messages) external view returns (uint32[] memory ids);
 
     /// @notice How likely each label is as the continuation of a prompt.
     /// @param model The model's id, or 0 for the chain's default model.

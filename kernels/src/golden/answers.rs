@@ -7,6 +7,7 @@ use crate::activation::{Activation, SoftCap};
 use crate::backend::{Attention, Backend, BackendError, KvShape, LinearWeights, NormWeights, Row};
 use crate::bounds::AttentionShape;
 use crate::formats::{Scale, TokenId};
+use crate::mask::TokenMask;
 use crate::quantise::quantise;
 use crate::sampling::Sampling;
 use crate::softmax::{attention_scale, log_probability_q16};
@@ -115,8 +116,21 @@ fn sampled(case: &Case) -> Result<Answers, VectorError> {
     };
     let logits: Vec<i32> = case.get("logits")?;
     let positions: Vec<u64> = case.get("positions")?;
-    let tokens = positions.into_iter().map(|p| sampling.choose(&logits, p).0.into()).collect();
-    Ok(vec![("out", tokens)])
+    let mask = case.has("allowed").then(|| mask(case, logits.len())).transpose()?;
+    let choose = |position| match &mask {
+        None => Some(sampling.choose(&logits, position)),
+        Some(mask) => sampling.choose_among(&logits, mask, position),
+    };
+    let tokens: Option<Vec<i128>> =
+        positions.into_iter().map(|position| Some(choose(position)?.0.into())).collect();
+    let empty = || VectorError::Missing { case: case.name.clone(), name: "allowed" };
+    Ok(vec![("out", tokens.ok_or_else(empty)?)])
+}
+
+fn mask(case: &Case, vocabulary: usize) -> Result<TokenMask, VectorError> {
+    let mut mask = TokenMask::none(vocabulary);
+    case.get::<u32>("allowed")?.into_iter().for_each(|id| mask.allow(TokenId(id)));
+    Ok(mask)
 }
 
 fn log_probabilities(case: &Case) -> Result<Answers, VectorError> {

@@ -44,6 +44,11 @@ impl Case {
         self
     }
 
+    /// Whether there is a line of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.lines.iter().any(|(n, _)| n == name)
+    }
+
     /// The values of a line, converted.
     pub fn get<T: TryFrom<i128>>(&self, name: &'static str) -> Result<Vec<T>, VectorError> {
         let missing = || VectorError::Missing { case: self.name.clone(), name };

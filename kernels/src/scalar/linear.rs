@@ -53,7 +53,7 @@ impl Linear {
     }
 }
 
-/// The exact dot product of a weight row and an activation row of the same length, at most [`MAX_INPUTS`].
+/// The exact dot product of a weight row and an activation row of the same length, at most [`MAX_INPUTS`](crate::bounds::MAX_INPUTS).
 pub fn dot(weights: &[i8], activations: &[i16]) -> i64 {
     let block = |(w, a): (&[i8], &[i16])| {
         let sum: i32 = w.iter().zip(a).map(|(&w, &a)| i32::from(w) * i32::from(a)).sum();

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::error::BundleError;
 use super::variant::{Architecture, Variant};
 use super::{TOKENIZER_FILE, WEIGHTS_FILE};
+use crate::chat::ChatFormat;
 
 /// The version of the bundle format that this crate reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
@@ -61,6 +62,9 @@ pub struct Manifest {
     pub eos: Vec<u32>,
     /// The token that starts every prompt, if the tokenizer adds one.
     pub bos: Vec<u32>,
+    /// How conversations are written, if the checkpoint says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<ChatFormat>,
     /// The number formats.
     pub formats: Formats,
     /// What it has besides its shapes; left out when there is nothing.
@@ -166,6 +170,15 @@ impl Manifest {
     /// The model's identity: the hash of the canonical bytes.
     pub fn id(&self) -> Result<B256, BundleError> {
         Ok(keccak256(self.encode()?))
+    }
+
+    /// Takes a format of conversations. The token that ends an assistant's turn ends a generation from now on.
+    pub(crate) fn add_chat(&mut self, chat: Option<ChatFormat>) {
+        let end = chat.as_ref().and_then(ChatFormat::end_of_turn);
+        self.eos.extend(end.map(|token| token.0));
+        self.eos.sort_unstable();
+        self.eos.dedup();
+        self.chat = chat;
     }
 
     /// The heads of the attention layers.

@@ -120,6 +120,9 @@ impl Bundle {
         if bos != self.manifest.bos {
             return Err(TokenizerError::Bos { manifest: self.manifest.bos.clone(), tokenizer: bos }.into());
         }
+        if let Some(chat) = &self.manifest.chat {
+            chat.check(|token| tokenizer.is_special(token)).map_err(TokenizerError::from)?;
+        }
         Ok(tokenizer)
     }
 

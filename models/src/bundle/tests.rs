@@ -67,6 +67,7 @@ fn manifest_bytes_are_frozen() {
         tied_embeddings: true,
         eos: vec![2],
         bos: vec![1],
+        chat: None,
         formats: Formats::default(),
         variant: Variant::default(),
         work: Work { linear_macs: 61_440, attention_macs: 256, head_macs: 19_200 },

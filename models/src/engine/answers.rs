@@ -43,7 +43,8 @@ impl Answers {
     }
 }
 
-/// The hash of a question: model, sampling, length, prompt and stop tokens, each at its full width.
+/// The hash of a question: model, sampling, length, prompt and stop tokens, each at its full width, and the form of the answer if it must
+/// have one.
 fn question(model: B256, request: &Request) -> B256 {
     let mut hash = Keccak256::new();
     hash.update(model);
@@ -55,6 +56,9 @@ fn question(model: B256, request: &Request) -> B256 {
     for tokens in [&request.prompt, &request.stop] {
         hash.update((tokens.len() as u64).to_le_bytes());
         tokens.iter().for_each(|token| hash.update(token.0.to_le_bytes()));
+    }
+    if let Some(constraint) = &request.constraint {
+        constraint.hash_into(&mut hash);
     }
     hash.finalize()
 }

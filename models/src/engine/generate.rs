@@ -1,9 +1,12 @@
 //! Generation of several requests at a time: prefill chunks and decode rows share each step.
 
-use metis_kernels::{Backend, Row, SampleRequest, TokenId};
+use std::sync::Arc;
+
+use metis_kernels::{Backend, Row, SampleRequest, TokenId, TokenMask};
 
 use super::session::CHUNK;
-use super::{Engine, Finish, Generation, InferenceError, Request, Step};
+use super::{Engine, Finish, Generation, InferenceError, Request, Step, allowed};
+use crate::constraint::Guide;
 use crate::graph::Workspace;
 
 /// A request on its way.
@@ -13,9 +16,20 @@ struct Lane<'a> {
     fed: usize,
     tokens: Vec<TokenId>,
     finish: Option<Finish>,
+    guide: Option<Guide>,
+    /// What the guide allows next.
+    mask: Option<Arc<TokenMask>>,
 }
 
 impl Lane<'_> {
+    /// Asks the guide what may come next. It may end the answer, before the next token is computed.
+    fn look_ahead(&mut self) {
+        match allowed(&mut self.guide) {
+            Ok(mask) => self.mask = mask,
+            Err(finish) => self.finish = Some(finish),
+        }
+    }
+
     /// Position of the next token to be chosen.
     fn next_position(&self) -> usize {
         self.request.prompt.len() + self.tokens.len()
@@ -36,8 +50,12 @@ impl Lane<'_> {
             Step::End(finish) => self.finish = Some(finish),
             Step::Token(token) => {
                 self.tokens.push(token);
+                if let Some(guide) = &mut self.guide {
+                    guide.advance(token);
+                }
+                self.look_ahead();
                 if self.tokens.len() >= self.request.max_new {
-                    self.finish = Some(Finish::Length);
+                    self.finish.get_or_insert(Finish::Length);
                 }
             }
         }
@@ -62,8 +80,11 @@ pub(super) fn generate_batch<B: Backend>(
             fed: 0,
             tokens: Vec::with_capacity(request.max_new.min(manifest.context)),
             finish: (request.max_new == 0).then_some(Finish::Length),
+            guide: engine.guide(request),
+            mask: None,
         })
         .collect();
+    lanes.iter_mut().filter(|lane| lane.finish.is_none()).for_each(Lane::look_ahead);
     let mut caches = requests
         .iter()
         .map(|r| engine.graph.kv_cache(backend, manifest, positions(r)))
@@ -91,6 +112,7 @@ pub(super) fn generate_batch<B: Backend>(
                     row: wanted.len(),
                     sampling: lane.request.sampling,
                     position: lane.next_position() as u64,
+                    mask: lane.mask.clone(),
                 });
                 wanted.push(rows.len() - 1);
                 askers.push(sequence);

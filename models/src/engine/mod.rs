@@ -15,12 +15,13 @@ use std::sync::Arc;
 
 use alloy_primitives::B256;
 use metis_kernels::softmax::log_probability_q16;
-use metis_kernels::{Backend, BackendError, Sampling, SamplingError, TokenId};
+use metis_kernels::{Backend, BackendError, Sampling, SamplingError, TokenId, TokenMask};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::bundle::Manifest;
 use crate::bundle::{Bundle, BundleError};
+use crate::constraint::{Constraint, Guide, Next};
 use crate::graph::Graph;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -98,6 +99,8 @@ pub struct Request {
     pub sampling: Sampling,
     /// Tokens that end the answer, besides the model's end-of-sequence tokens.
     pub stop: Vec<TokenId>,
+    /// The form of the answer, if it must have one.
+    pub constraint: Option<Arc<Constraint>>,
 }
 
 /// Why an answer ended.
@@ -110,6 +113,10 @@ pub enum Finish {
     Length,
     /// A stop token of the request was chosen.
     Stop,
+    /// The answer has the form that was asked for, and nothing can follow.
+    Complete,
+    /// The answer does not have the form yet, and no token of the model leads there.
+    Stuck,
 }
 
 /// What happens at a position of an answer.
@@ -134,6 +141,16 @@ impl Step {
     }
 }
 
+/// What a guide lets come next: a mask, anything if there is no guide, or the end of the answer.
+fn allowed(guide: &mut Option<Guide>) -> Result<Option<Arc<TokenMask>>, Finish> {
+    match guide.as_mut().map(Guide::look) {
+        None => Ok(None),
+        Some(Next::Choose(mask)) => Ok(Some(mask)),
+        Some(Next::Complete) => Err(Finish::Complete),
+        Some(Next::Stuck) => Err(Finish::Stuck),
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -153,9 +170,9 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// How many tokens were chosen: the one that ended the answer counts.
+    /// How many tokens were chosen: one that ended the answer counts.
     pub fn sampled(&self) -> usize {
-        self.tokens.len() + usize::from(self.finish != Finish::Length)
+        self.tokens.len() + usize::from(matches!(self.finish, Finish::Eos | Finish::Stop))
     }
 }
 
@@ -246,6 +263,12 @@ impl<B: Backend> Engine<B> {
         } else {
             Err(self.unsupported("continue a text"))
         }
+    }
+
+    /// The guide of a request that asks for a form.
+    fn guide(&self, request: &Request) -> Option<Guide> {
+        let constraint = request.constraint.as_ref()?;
+        Some(Guide::new(Arc::clone(constraint), Arc::clone(self.tokenizer.spelling()), &self.manifest.eos))
     }
 
     /// A sequence that has `capacity` positions.

@@ -7,7 +7,7 @@
 use metis_kernels::{Backend, Row, SampleRequest, TokenId};
 
 use super::session::CHUNK;
-use super::{Engine, Finish, Generation, InferenceError, Request, Step, generate};
+use super::{Engine, Finish, Generation, InferenceError, Request, Step, allowed, generate};
 use crate::graph::Workspace;
 
 /// What a check found.
@@ -62,10 +62,11 @@ pub(super) fn verify<B: Backend>(
     let first = request.prompt.len() - 1;
     // Choices are made after the last token of the prompt and after each that was fed.
     let choices = if length == 0 { 0 } else { fed + 1 };
-    // Greedy choices need no row of logits, which is most of the work of a large vocabulary.
-    let greedy = request.sampling.temperature_q16 == 0;
+    // Free greedy choices need no row of logits, which is most of the work of a large vocabulary.
+    let greedy = request.sampling.temperature_q16 == 0 && request.constraint.is_none();
     let mut claims = steps(claimed);
     let mut position = 0;
+    let mut guide = engine.guide(request);
     if choices > 0 {
         let rows = tokens.len().min(CHUNK);
         let mut cache = engine.graph.kv_cache(backend, manifest, tokens.len())?;
@@ -86,18 +87,33 @@ pub(super) fn verify<B: Backend>(
                 })?;
             }
             samples.clear();
-            samples.extend(wanted.iter().enumerate().map(|(row, &at)| SampleRequest {
-                row,
-                sampling: request.sampling,
-                position: (start + at + 1) as u64,
-            }));
-            if samples.is_empty() {
-                continue;
+            let mut end = None;
+            for (row, &at) in wanted.iter().enumerate() {
+                let mask = match allowed(&mut guide) {
+                    Ok(mask) => mask,
+                    Err(finish) => {
+                        end = Some(finish);
+                        break;
+                    }
+                };
+                samples.push(SampleRequest {
+                    row,
+                    sampling: request.sampling,
+                    position: (start + at + 1) as u64,
+                    mask,
+                });
+                // Past a token that could not come there is nothing to choose: it is not the model's.
+                let next = claimed.tokens.get(start + at - first);
+                if let (Some(guide), Some(&token)) = (&mut guide, next)
+                    && !guide.advance(token)
+                {
+                    break;
+                }
             }
-            if !greedy {
+            if !greedy && !samples.is_empty() {
                 backend.sample(workspace.logits(), &samples, &mut chosen)?;
             }
-            for &token in &chosen {
+            for &token in &chosen[..samples.len()] {
                 let expected = Step::of(token, request, manifest);
                 // An answer has one step more than tokens: there is always a claim to compare with.
                 let Some(claim) = claims.next() else { return Ok(Verdict::Same) };
@@ -109,12 +125,20 @@ pub(super) fn verify<B: Backend>(
                 }
                 position += 1;
             }
+            if let Some(finish) = end {
+                return Ok(concluded(position, Step::End(finish), claims.next()));
+            }
         }
     }
     // As many tokens as were asked for, each the model's: the answer must end here.
-    let expected = Step::End(Finish::Length);
-    match claims.next() {
-        Some(claim) if claim != expected => Ok(differs(position, expected, claim)),
-        _ => Ok(Verdict::Same),
+    let form = if length == 0 { None } else { allowed(&mut guide).err() };
+    Ok(concluded(position, Step::End(form.unwrap_or(Finish::Length)), claims.next()))
+}
+
+/// An answer that is the model's up to `position`, where the model's ends.
+fn concluded(position: usize, expected: Step, claimed: Option<Step>) -> Verdict {
+    match claimed {
+        Some(claimed) if claimed != expected => Verdict::Differs(Difference { position, expected, claimed }),
+        _ => Verdict::Same,
     }
 }

@@ -86,7 +86,7 @@ impl<B: Backend> Graph<B> {
             return if wanted.is_empty() { Ok(()) } else { backend.argmax(&ws.last_normed, head, chosen) };
         }
         self.forward(backend, ws, tokens, rows, caches, wanted)?;
-        let greedy = |row| SampleRequest { row, sampling: Sampling::GREEDY, position: 0 };
+        let greedy = |row| SampleRequest { row, sampling: Sampling::GREEDY, position: 0, mask: None };
         let requests: Vec<SampleRequest> = (0..wanted.len()).map(greedy).collect();
         backend.sample(&ws.logits, &requests, chosen)
     }

@@ -72,6 +72,7 @@ impl Hyperparameters {
             tied_embeddings: self.tied,
             eos: self.eos.clone(),
             bos,
+            chat: None,
             formats: Formats::default(),
             variant: self.variant.clone(),
             work: Work::default(),

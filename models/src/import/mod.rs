@@ -3,6 +3,7 @@
 //! A checkpoint stores dyadic rationals (`f32`, `f16`, `bf16`, or blocks of integers with a scale); quantising works on their bits with integers, so there is no float
 //! arithmetic here and nothing that could differ between platforms. `docs/bundle.md` is normative.
 
+mod chat_template;
 mod checkpoint;
 mod config;
 mod gguf;
@@ -19,6 +20,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use alloy_primitives::B256;
+pub use chat_template::ChatTemplate;
 pub use indicatif::ProgressBar;
 use metis_kernels::weights::WeightError;
 use thiserror::Error;
@@ -73,6 +75,13 @@ impl Source {
         name.unwrap_or_default().to_string_lossy().into_owned()
     }
 
+    fn chat_template(&self, json: &[u8], tokenizer: &Tokenizer) -> ChatTemplate {
+        match self {
+            Self::Llama2c { .. } | Self::Gguf(_) => ChatTemplate::Missing,
+            Self::HuggingFace(folder) => chat_template::of_folder(folder, json, tokenizer),
+        }
+    }
+
     pub(crate) fn open(&self) -> Result<Checkpoint, ImportError> {
         match self {
             Self::Llama2c { checkpoint, .. } => llama2c::open(checkpoint),
@@ -111,6 +120,8 @@ pub struct Imported {
     pub manifest: Manifest,
     /// Its directory.
     pub directory: PathBuf,
+    /// What came of its chat template.
+    pub chat_template: ChatTemplate,
 }
 
 /// Imports a checkpoint into the new directory `target`, which appears complete or not at all.
@@ -124,11 +135,13 @@ pub fn import(
 ) -> Result<Imported, ImportError> {
     // Before the work rather than after it; `write` checks again.
     refuse_existing(target)?;
-    let parts = convert(source, options, progress)?;
+    let (parts, chat_template) = convert_with_template(source, options, progress)?;
     parts.write(target)?;
     // Reading it back is the proof that what was written is a bundle.
     let bundle = Bundle::open(target)?;
-    Ok(Imported { id: bundle.id(), manifest: bundle.manifest().clone(), directory: target.to_owned() })
+    bundle.tokenizer()?;
+    let (id, manifest) = (bundle.id(), bundle.manifest().clone());
+    Ok(Imported { id, manifest, directory: target.to_owned(), chat_template })
 }
 
 /// Converts a checkpoint to the contents of a bundle's files, in memory.
@@ -137,6 +150,14 @@ pub fn convert(
     options: &Options,
     progress: &ProgressBar,
 ) -> Result<BundleParts, ImportError> {
+    convert_with_template(source, options, progress).map(|(parts, _)| parts)
+}
+
+fn convert_with_template(
+    source: &Source,
+    options: &Options,
+    progress: &ProgressBar,
+) -> Result<(BundleParts, ChatTemplate), ImportError> {
     let checkpoint = source.open()?;
     let name = options.name.clone().unwrap_or_else(|| source.default_name());
     if !valid_name(&name) {
@@ -150,18 +171,17 @@ pub fn convert(
         None => checkpoint.shape.context,
     };
     let tokenizer = source.tokenizer(checkpoint.shape.vocabulary)?;
-    let bos = Tokenizer::from_json(&tokenizer, checkpoint.shape.vocabulary)?
-        .prompt_prefix()
-        .iter()
-        .map(|token| token.0)
-        .collect();
-    let manifest = checkpoint.shape.manifest(name, context, bos);
+    let built = Tokenizer::from_json(&tokenizer, checkpoint.shape.vocabulary)?;
+    let bos = built.prompt_prefix().iter().map(|token| token.0).collect();
+    let mut manifest = checkpoint.shape.manifest(name, context, bos);
+    let chat_template = source.chat_template(&tokenizer, &built);
+    manifest.add_chat(chat_template.clone().format());
     // Shapes before the long work.
     manifest.check_shapes()?;
     let tensors = quantise::tensors(&checkpoint, &manifest, progress)?;
     let parts = BundleParts::assemble(manifest, tensors, tokenizer)?;
     progress.finish();
-    Ok(parts)
+    Ok((parts, chat_template))
 }
 
 /// The tensors, with their shapes, that a `config.json` in `folder` calls for.

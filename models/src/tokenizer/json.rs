@@ -125,6 +125,12 @@ impl Definition {
         Ok(tokenizer)
     }
 
+    /// The strings and ids of the special tokens.
+    pub(super) fn special_tokens(&self) -> Vec<(String, TokenId)> {
+        let special = self.added_tokens.iter().filter(|token| token.special && !token.content.is_empty());
+        special.filter_map(|t| Some((t.content.clone(), TokenId(u32::try_from(t.id).ok()?)))).collect()
+    }
+
     /// The bytes of each token.
     pub(super) fn pieces(&self, vocabulary: usize) -> Result<Pieces, TokenizerError> {
         let mut pieces = Pieces::new(vocabulary);

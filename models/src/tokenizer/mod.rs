@@ -6,9 +6,12 @@
 //! vocabularies may end inside a UTF-8 character, so [`decode`](Tokenizer::decode) never goes through a `String`.
 
 mod json;
+mod markers;
 mod pieces;
+mod spelling;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
 
 use metis_kernels::TokenId;
 use thiserror::Error;
@@ -16,6 +19,11 @@ use thiserror::Error;
 use json::Definition;
 pub(crate) use json::{LLAMA3_PATTERN, QWEN2_PATTERN};
 use pieces::Pieces;
+
+pub(crate) use markers::Markers;
+pub use spelling::Spelling;
+
+use crate::chat::ChatFormatError;
 
 /// Why a tokenizer was refused or a text could not be encoded.
 #[derive(Debug, Error)]
@@ -51,6 +59,9 @@ pub enum TokenizerError {
         /// What the template of the tokenizer adds.
         tokenizer: Vec<u32>,
     },
+    /// The manifest's format of conversations does not fit the tokenizer.
+    #[error("its chat format is refused: {0}")]
+    Chat(#[from] ChatFormatError),
     /// The text's encoding would contain a special token.
     #[error("the text encodes to the special token {0}, which only the template may add")]
     SpecialInText(TokenId),
@@ -65,7 +76,9 @@ pub struct Tokenizer {
     prompt: tokenizers::Tokenizer,
     /// The same without the leading space, when there is one.
     continuation: Option<tokenizers::Tokenizer>,
-    pieces: Pieces,
+    pieces: Arc<Pieces>,
+    /// Made when it is first asked for.
+    spelling: OnceLock<Arc<Spelling>>,
     prefix: Vec<TokenId>,
     suffix: Vec<TokenId>,
     vocabulary: usize,
@@ -78,7 +91,8 @@ impl Tokenizer {
         Ok(Self {
             prompt: definition.build()?,
             continuation: definition.without_leading_space().map(|d| d.build()).transpose()?,
-            pieces: definition.pieces(vocabulary)?,
+            pieces: Arc::new(definition.pieces(vocabulary)?),
+            spelling: OnceLock::new(),
             prefix: definition.prefix,
             suffix: definition.suffix,
             vocabulary,
@@ -94,6 +108,15 @@ impl Tokenizer {
     /// Text that follows other text: no special tokens, no leading space that the text does not have.
     pub fn encode_continuation(&self, text: &[u8]) -> Result<Vec<TokenId>, TokenizerError> {
         self.encode_text(self.continuation.as_ref().unwrap_or(&self.prompt), text)
+    }
+
+    /// Text between special tokens, with the space before it that a prompt gets or without.
+    pub(crate) fn encode_run(
+        &self,
+        text: &[u8],
+        leading_space: bool,
+    ) -> Result<Vec<TokenId>, TokenizerError> {
+        if leading_space { self.encode_text(&self.prompt, text) } else { self.encode_continuation(text) }
     }
 
     /// The bytes that tokens stand for. Special tokens and ids without a piece stand for nothing.
@@ -122,6 +145,11 @@ impl Tokenizer {
     /// Whether a token is special: control, not text.
     pub fn is_special(&self, token: TokenId) -> bool {
         self.pieces.is_special(token)
+    }
+
+    /// The tokens by their bytes.
+    pub fn spelling(&self) -> &Arc<Spelling> {
+        self.spelling.get_or_init(|| Arc::new(Spelling::new(Arc::clone(&self.pieces))))
     }
 
     fn encode_text(

@@ -39,6 +39,11 @@ impl Pieces {
         }
     }
 
+    /// Entries: the size of the vocabulary.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn bytes(&self, token: TokenId) -> &[u8] {
         match self.entries.get(token.index()) {
             Some((Kind::Text, bytes)) => bytes,

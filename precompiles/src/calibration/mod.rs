@@ -6,6 +6,7 @@
 #![allow(clippy::float_arithmetic, reason = "a measurement, not an answer")]
 
 mod ethereum;
+mod worst_forms;
 mod worst_inputs;
 
 use std::fmt;

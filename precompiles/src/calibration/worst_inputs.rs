@@ -4,10 +4,10 @@ use alloy_primitives::{B256, Bytes};
 use alloy_sol_types::SolCall;
 use metis_kernels::{Sampling, TokenId};
 
-use super::{CalibrationError, Options};
+use super::{CalibrationError, Options, worst_forms};
 use crate::abi::{
-    self, detokenizeCall, generateCall, generateTokensCall, logitsCall, modelInfoCall, quoteCall, scoreCall,
-    tokenizeCall,
+    self, chooseCall, detokenizeCall, generateCall, generateTokensCall, logitsCall, modelInfoCall, quoteCall,
+    scoreCall, tokenizeCall,
 };
 use crate::gas::Work;
 use crate::inference::{FatalError, Inference};
@@ -22,16 +22,16 @@ pub(super) struct Input {
 }
 
 impl Input {
-    fn answered(name: impl Into<String>, calldata: Vec<u8>) -> Self {
+    pub(super) fn answered(name: impl Into<String>, calldata: Vec<u8>) -> Self {
         Self { name: name.into(), calldata: Box::new(move |_| calldata.clone()), reverts: false }
     }
 
-    fn refused(name: impl Into<String>, calldata: Vec<u8>) -> Self {
+    pub(super) fn refused(name: impl Into<String>, calldata: Vec<u8>) -> Self {
         Self { reverts: true, ..Self::answered(name, calldata) }
     }
 }
 
-const GREEDY: abi::Sampling = abi::Sampling { temperatureQ16: 0, topPQ16: 0, topK: 0, seed: 0 };
+pub(super) const GREEDY: abi::Sampling = abi::Sampling { temperatureQ16: 0, topPQ16: 0, topK: 0, seed: 0 };
 /// All tokens stay candidates and all of them are sorted.
 const HOT: abi::Sampling = abi::Sampling {
     temperatureQ16: Sampling::MAX_TEMPERATURE_Q16,
@@ -76,6 +76,7 @@ pub(super) fn of_default_model(
         "`detokenize`, the longest token",
         detokenize(vec![longest_token(model); max_ids]),
     ));
+    inputs.extend(worst_forms::all());
     run_model(inference, model, options, &mut inputs)?;
     Ok(inputs)
 }
@@ -111,6 +112,20 @@ fn run_model(
     add(&format!("`generateTokens`, {room} new tokens asked for, stops at the first"), at_once);
     add("`generateTokens`, prompt of 1, one new token", generate(prompt(1), 1, GREEDY, vec![]));
     add("`generateTokens`, prompt of 1, one new token, hot", generate(prompt(1), 1, HOT, vec![]));
+
+    // Every step has another state, and every token of the vocabulary can be read.
+    let bytes = inference.caps().max_automaton_states.saturating_sub(1).max(1);
+    for (name, sampling) in [("greedy", GREEDY), ("hot", HOT)] {
+        let anything = format!("[^\\x00]{{{bytes}}}").into_bytes();
+        let new = (new / 2).max(1);
+        add(
+            &format!("`generateConstrained`, one letter, {new} new tokens of anything, {name}"),
+            worst_forms::matching(anything, new, sampling),
+        );
+    }
+    let options = vec!["0123456789abcdef".into(), "0123456789abcdeg".into()];
+    let choose = chooseCall { model: B256::ZERO, prompt: "a".into(), s: GREEDY, options };
+    add("`choose`, one letter, two long options", choose.abi_encode());
 
     add("`generate`, one letter", generate_text(b"a".to_vec(), (tokens as u32 / 2).max(1)));
     let labels = inference.caps().max_labels as usize;

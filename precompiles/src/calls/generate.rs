@@ -1,7 +1,10 @@
 //! `generate` and `generateTokens`: continuing a prompt.
 
+use std::sync::Arc;
+
 use alloy_sol_types::SolCall;
 use metis_kernels::{Sampling, TokenId};
+use metis_models::constraint::Constraint;
 use metis_models::engine::{Finish, Generation, Request};
 
 use super::{Interrupt, cap, check_prompt, decoder, ids, in_vocabulary, prompt_tokens, saturated};
@@ -24,7 +27,8 @@ pub(super) fn generate(
     let stop = in_vocabulary(model, &call.stopIds)?;
     let prompt = prompt_tokens(inference, model, &call.prompt, meter)?;
     let prompt_tokens = saturated(prompt.len());
-    let generation = run(inference, model, prompt, wanted, stop, meter)?;
+    let start = Start { prompt, stop, constraint: None };
+    let generation = run(inference, model, start, wanted, meter)?;
     let answer = abi::generateReturn {
         text: model.model.tokenizer().decode(&generation.tokens).into(),
         tokens: ids(&generation.tokens),
@@ -44,20 +48,21 @@ pub(super) fn generate_tokens(
     let stop = in_vocabulary(model, &call.stopIds)?;
     check_prompt(model, call.prompt.len())?;
     let prompt = in_vocabulary(model, &call.prompt)?;
-    let generation = run(inference, model, prompt, wanted, stop, meter)?;
+    let start = Start { prompt, stop, constraint: None };
+    let generation = run(inference, model, start, wanted, meter)?;
     let answer =
         abi::generateTokensReturn { tokens: ids(&generation.tokens), finish: finish(generation.finish) };
     Ok(generateTokensCall::abi_encode_returns(&answer))
 }
 
 /// What is asked for besides the prompt, as far as it can be checked without a model.
-struct Wanted {
+pub(super) struct Wanted {
     max_new: u32,
     sampling: Sampling,
 }
 
 impl Wanted {
-    fn check(
+    pub(super) fn check(
         inference: &Inference,
         max_new: u32,
         s: &abi::Sampling,
@@ -82,31 +87,51 @@ pub(super) const fn room(context: u32, prompt_tokens: u32) -> u32 {
     context.saturating_sub(prompt_tokens).saturating_add(1)
 }
 
-fn run(
+/// Where an answer starts, how it may end, and the form that it must have.
+pub(super) struct Start {
+    pub(super) prompt: Vec<TokenId>,
+    pub(super) stop: Vec<TokenId>,
+    pub(super) constraint: Option<Arc<Constraint>>,
+}
+
+pub(super) fn run(
     inference: &Inference,
     model: &ActiveModel,
-    prompt: Vec<TokenId>,
+    start: Start,
     wanted: Wanted,
-    stop: Vec<TokenId>,
     meter: &mut Meter,
 ) -> Result<Generation, Interrupt> {
+    let Start { prompt, stop, constraint } = start;
     check_new(wanted.max_new, room(model.context, saturated(prompt.len())))?;
     if wanted.max_new == 0 {
         return Ok(Generation { tokens: Vec::new(), finish: Finish::Length });
     }
-    let (prompt_tokens, max_new) = (prompt.len(), wanted.max_new as usize);
-    let price = |new| inference.gas().work(&model.costs, Work::generation(prompt_tokens, new));
-    meter.reserve(price(max_new))?;
-    let request = Request { prompt, max_new, sampling: wanted.sampling, stop };
+    let (prompt_tokens, max_new, free) = (prompt.len(), wanted.max_new as usize, constraint.is_none());
+    let price = |new: usize, answer: usize| {
+        let work = match free {
+            true => Work::generation(prompt_tokens, new),
+            false => Work::constrained(prompt_tokens, new, answer),
+        };
+        inference.gas().work(&model.costs, work)
+    };
+    meter.reserve(price(max_new, max_new))?;
+    let request = Request { prompt, max_new, sampling: wanted.sampling, stop, constraint };
     let generation = model.model.generate(&request)?;
-    meter.charge(price(generation.sampled()))?;
-    Ok(generation)
+    meter.charge(price(generation.sampled(), generation.tokens.len()))?;
+    match generation.finish {
+        Finish::Stuck => {
+            Err(Interrupt::revert(&abi::CannotSpell { tokens: saturated(generation.tokens.len()) }))
+        }
+        _ => Ok(generation),
+    }
 }
 
-const fn finish(finish: Finish) -> abi::Finish {
+/// Why an answer ended, for callers. A stuck one is no answer: [`run`] made it an error.
+pub(super) const fn finish(finish: Finish) -> abi::Finish {
     match finish {
         Finish::Eos => abi::Finish::Eos,
-        Finish::Length => abi::Finish::Length,
+        Finish::Length | Finish::Stuck => abi::Finish::Length,
+        Finish::Complete => abi::Finish::Complete,
         Finish::Stop => abi::Finish::Stop,
     }
 }

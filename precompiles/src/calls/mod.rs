@@ -1,6 +1,8 @@
 //! The functions of the precompile, one file for each family. They check and pay in the order that `docs/abi.md` gives: the
 //! order decides which of several errors a caller sees.
 
+mod chat;
+mod constrained;
 mod describe;
 mod encode;
 mod generate;
@@ -63,6 +65,10 @@ pub(crate) fn answer(
     match Call::decode(calldata).ok_or_else(Interrupt::bad_calldata)? {
         Call::Generate(call) => generate::generate(inference, call, meter),
         Call::GenerateTokens(call) => generate::generate_tokens(inference, call, meter),
+        Call::GenerateConstrained(call) => constrained::generate(inference, call, meter),
+        Call::Choose(call) => constrained::choose(inference, call, meter),
+        Call::GenerateChat(call) => chat::generate(inference, call, meter),
+        Call::TokenizeChat(call) => chat::tokenize(inference, &call, meter),
         Call::Score(call) => rate::score(inference, call, meter),
         Call::Logits(call) => rate::logits(inference, call, meter),
         Call::Embed(call) => encode::embed(inference, call, meter),

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use alloy_primitives::{B256, Bytes};
 use alloy_sol_types::SolCall;
 use metis_kernels::{BackendError, Scalar, TokenId};
+use metis_models::constraint::{Constraint, Guide, Next};
 use metis_models::engine::{Finish, Generation, Request};
 use metis_models::fixture::Fixture;
 use metis_models::{Bundle, Engine, InferenceError, InferenceModel, Manifest, Tokenizer};
@@ -70,6 +71,30 @@ impl Mock {
             .fold(salt, |h, t| (h ^ u64::from(t.0)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29))
     }
 
+    /// An answer of the form that was asked for: a hash chooses among what is allowed.
+    fn follow(&self, request: &Request, constraint: &Arc<Constraint>) -> Generation {
+        let spelling = Arc::clone(self.tokenizer.spelling());
+        let mut guide = Guide::new(Arc::clone(constraint), spelling, &self.manifest.eos);
+        let mut tokens = Vec::new();
+        let finish = loop {
+            let mask = match guide.look() {
+                Next::Choose(mask) => mask,
+                Next::Complete => break Finish::Complete,
+                Next::Stuck => break Finish::Stuck,
+            };
+            if tokens.len() == request.max_new {
+                break Finish::Length;
+            }
+            let h = self.hash(&[&request.prompt[..], &tokens].concat(), request.sampling.seed);
+            let token = mask.tokens().nth(h as usize % mask.tokens().count()).unwrap();
+            if !guide.advance(token) {
+                break Finish::Eos;
+            }
+            tokens.push(token);
+        };
+        Generation { tokens, finish }
+    }
+
     fn row(&self, tokens: &[TokenId]) -> Vec<i32> {
         (0..self.manifest.vocabulary as u64).map(|i| (self.hash(tokens, i) >> 44) as i32).collect()
     }
@@ -92,6 +117,9 @@ impl InferenceModel for Mock {
         self.ask()?;
         let one = |request: &Request| {
             let mut tokens = Vec::new();
+            if let Some(constraint) = &request.constraint {
+                return self.follow(request, constraint);
+            }
             while tokens.len() < request.max_new {
                 let h = self.hash(&[&request.prompt[..], &tokens].concat(), request.sampling.seed);
                 let token = TokenId((h >> 32) as u32 % self.manifest.vocabulary as u32);

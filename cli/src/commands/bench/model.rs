@@ -172,6 +172,7 @@ fn round(
         max_new,
         sampling: Sampling::GREEDY,
         stop: Vec::new(),
+        constraint: None,
     };
     // An answer may end early; what counts is how many tokens were chosen.
     let sampled = |answers: &[Generation]| answers.iter().map(Generation::sampled).sum::<usize>() as f64;

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::bail;
 use clap::Args;
 use metis_kernels::{Sampling, TokenId};
+use metis_models::InferenceModel;
+use metis_models::chat::{Message, Role};
+use metis_models::constraint::{Constraint, ConstraintError};
 use metis_models::engine::{Finish, Request};
 use serde_json::json;
 
@@ -36,7 +40,22 @@ pub struct Generate {
     /// Seed of the random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// The prompt is a user's message to a model that chats.
+    #[arg(long)]
+    chat: bool,
+    /// What the system says before it.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+    /// The answer must match this pattern (docs/constraints.md).
+    #[arg(long, conflicts_with = "option")]
+    pattern: Option<String>,
+    /// The answer must be this; repeat it for more to choose from.
+    #[arg(long, value_name = "TEXT")]
+    option: Vec<String>,
 }
+
+/// Automata may be as large as on a chain with default caps.
+const MAX_STATES: usize = 1_024;
 
 impl Generate {
     pub(super) fn run(self, global: &Global, report: Report) -> anyhow::Result<ExitCode> {
@@ -47,8 +66,9 @@ impl Generate {
             seed: self.seed,
         };
         sampling.check()?;
+        let constraint = self.constraint()?.map(Arc::new);
         let model = super::load(&self.bundle, global)?;
-        let prompt = model.tokenizer().encode_prompt(self.prompt.as_bytes())?;
+        let prompt = self.tokens(&*model)?;
         let context = model.manifest().context;
         if prompt.len() > context {
             bail!(
@@ -66,14 +86,16 @@ impl Generate {
         }
         let start = Instant::now();
         let prompt_tokens = prompt.len();
-        let answer =
-            model.generate(&Request { prompt, max_new: self.max_new, sampling, stop: Vec::new() })?;
+        let request = Request { prompt, max_new: self.max_new, sampling, stop: Vec::new(), constraint };
+        let answer = model.generate(&request)?;
         let seconds = start.elapsed().as_secs_f64();
         let text = String::from_utf8_lossy(&model.tokenizer().decode(&answer.tokens)).into_owned();
         let finish = match answer.finish {
             Finish::Eos => "eos",
             Finish::Length => "length",
             Finish::Stop => "stop",
+            Finish::Complete => "complete",
+            Finish::Stuck => "stuck",
         };
         let tokens: Vec<u32> = answer.tokens.iter().map(|&TokenId(id)| id).collect();
         let rate = (prompt_tokens + tokens.len()) as f64 / seconds;
@@ -85,6 +107,32 @@ impl Generate {
             format!("{}{text}\n\n[{} tokens, {finish}, {rate:.0} tokens/s]\n", self.prompt, tokens.len())
         })?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// The prompt, as a conversation if it is one.
+    fn tokens(&self, model: &dyn InferenceModel) -> anyhow::Result<Vec<TokenId>> {
+        if !self.chat {
+            return Ok(model.tokenizer().encode_prompt(self.prompt.as_bytes())?);
+        }
+        let Some(format) = &model.manifest().chat else {
+            bail!("the model does not chat: its bundle has no chat format; leave --chat out");
+        };
+        let system = self.system.iter().map(|text| (Role::System, text));
+        let messages: Vec<Message<'_>> = system
+            .chain([(Role::User, &self.prompt)])
+            .map(|(role, text)| Message { role, content: text.as_bytes() })
+            .collect();
+        Ok(format.encode(model.tokenizer(), &messages)?)
+    }
+
+    /// The form of the answer.
+    fn constraint(&self) -> Result<Option<Constraint>, ConstraintError> {
+        let options = || self.option.iter().map(|option| option.clone().into_bytes()).collect();
+        match &self.pattern {
+            Some(pattern) => Constraint::pattern(pattern.as_bytes(), MAX_STATES).map(Some),
+            None if self.option.is_empty() => Ok(None),
+            None => Constraint::options(options(), MAX_STATES).map(Some),
+        }
     }
 }
 

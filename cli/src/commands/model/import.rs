@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use metis_models::import::{Imported, Options, Source, import};
+use metis_models::import::{ChatTemplate, Imported, Options, Source, import};
 use serde_json::json;
 
 use crate::report::Report;
@@ -35,10 +35,24 @@ impl Import {
         let progress = report.progress("weights");
         let imported = import(&source, &self.output, &options, &progress)?;
         progress.finish_and_clear();
-        let Imported { id, manifest, directory } = imported;
-        let value = json!({ "id": id, "directory": directory, "manifest": manifest });
-        report
-            .finish(&value, || format!("{} written to {}\nid {id}\n", manifest.name, directory.display()))?;
+        let Imported { id, manifest, directory, chat_template } = imported;
+        let left_out = match chat_template {
+            ChatTemplate::Missing | ChatTemplate::Kept(_) => None,
+            ChatTemplate::LeftOut(reason) => Some(reason),
+        };
+        let value = json!({
+            "id": id, "directory": directory, "manifest": manifest, "chat_template_left_out": left_out,
+        });
+        report.finish(&value, || {
+            let warning =
+                left_out.iter().map(|reason| format!("warning: its chat template is left out: {reason}\n"));
+            format!(
+                "{} written to {}\nid {id}\n{}",
+                manifest.name,
+                directory.display(),
+                warning.collect::<String>()
+            )
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }
