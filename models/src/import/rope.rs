@@ -125,7 +125,7 @@ mod tests {
             "rope_type": "llama3"
         });
         let rope = Rope { theta: 500_000, local_theta: None, scaling: read(scaling).unwrap() };
-        let plain = Rope { scaling: None, ..rope.clone() };
+        let plain = Rope { scaling: None, ..rope };
         let mut kinds = [0; 3];
         for (&scaled, &f) in rope.frequencies(128).iter().zip(&plain.frequencies(128)) {
             let turns = f as f64 / 2f64.powi(64);
@@ -150,7 +150,7 @@ mod tests {
     fn linear_scaling_divides() {
         let linear = read(json!({"type": "linear", "factor": 8.0})).unwrap();
         let rope = Rope { theta: 1_000_000, local_theta: Some(10_000), scaling: linear };
-        let plain = Rope { scaling: None, ..rope.clone() };
+        let plain = Rope { scaling: None, ..rope };
         for (scaled, f) in rope.frequencies(64).iter().zip(plain.frequencies(64)) {
             assert!(scaled.abs_diff(f / 8) <= 1);
         }
