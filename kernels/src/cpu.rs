@@ -14,6 +14,8 @@ mod rows;
 mod shared;
 mod simd;
 
+use core::ops::Range;
+
 use isa::{Isa, with_simd};
 use pages::Pages;
 use simd::Simd as _;
@@ -25,6 +27,7 @@ pub use planes::Planes;
 
 use crate::backend::{Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest};
 use crate::buffers::Residual;
+use crate::cache::copy_positions;
 use crate::formats::{RESIDUAL_BITS, TokenId};
 use crate::pool::Pool;
 use crate::rounding::{rescale, saturate32};
@@ -104,6 +107,20 @@ impl Backend for Cpu {
 
     fn kv_cache(&self, shape: KvShape) -> Result<PackedCache, BackendError> {
         Ok(PackedCache::new(shape)?)
+    }
+
+    fn kv_bytes(&self, shape: KvShape) -> usize {
+        PackedCache::bytes(shape)
+    }
+
+    fn copy_positions(
+        &self,
+        from: &PackedCache,
+        positions: Range<usize>,
+        to: &mut PackedCache,
+        at: usize,
+    ) -> Result<(), BackendError> {
+        copy_positions(from, positions, to, at)
     }
 
     fn embed(

@@ -15,8 +15,11 @@ pub use rmsnorm::{Norm, rmsnorm_row};
 pub use rope::{RopeTable, rotate_head};
 pub use silu::silu_gate_row;
 
+use core::ops::Range;
+
 use crate::backend::{Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest};
 use crate::buffers::{Activations, Residual};
+use crate::cache::copy_positions;
 use crate::formats::{RESIDUAL_BITS, TokenId};
 use crate::pool::Pool;
 use crate::rounding::{rescale, saturate32};
@@ -88,6 +91,20 @@ impl Backend for Scalar {
 
     fn kv_cache(&self, shape: KvShape) -> Result<KvCache, BackendError> {
         Ok(KvCache::new(shape)?)
+    }
+
+    fn kv_bytes(&self, shape: KvShape) -> usize {
+        KvCache::bytes(shape)
+    }
+
+    fn copy_positions(
+        &self,
+        from: &KvCache,
+        positions: Range<usize>,
+        to: &mut KvCache,
+        at: usize,
+    ) -> Result<(), BackendError> {
+        copy_positions(from, positions, to, at)
     }
 
     fn embed(&self, table: &Linear, tokens: &[TokenId], out: &mut Residual) -> Result<(), BackendError> {
