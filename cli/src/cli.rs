@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
 use metis_gpu::DeviceRequest;
-use metis_models::engine::{BackendChoice, Processor};
+use metis_models::engine::{BackendChoice, EngineOptions, Processor};
 
 use crate::commands::{bench, demo, fuse, model, replay, run, selftest, statetest, verify};
 use crate::report::Report;
@@ -38,6 +38,10 @@ pub struct Global {
     /// Device that inference runs on: auto, cpu, cuda or cuda:N.
     #[arg(long, global = true, default_value = "auto")]
     pub device: DeviceRequest,
+    /// Mebibytes of memory for prefixes that prompts of a block share, for each model; 0 computes them every time. The results do not
+    /// depend on it.
+    #[arg(long, global = true, value_name = "N", default_value_t = 256)]
+    pub prefix_cache_mib: u16,
     /// Chain configuration; without it, a chain with the embedded model. Refused by commands that execute on no chain.
     #[arg(long, global = true, value_name = "FILE")]
     pub chain: Option<PathBuf>,
@@ -48,6 +52,14 @@ impl Global {
     pub(crate) fn processor(&self) -> anyhow::Result<Processor> {
         Processor::new(self.backend, self.threads.into())
             .with_context(|| format!("--backend {}", self.backend))
+    }
+
+    /// What inference may use of this machine.
+    pub(crate) fn engine_options(&self) -> EngineOptions {
+        EngineOptions {
+            prefix_cache_bytes: usize::from(self.prefix_cache_mib) << 20,
+            ..EngineOptions::default()
+        }
     }
 
     /// Refuses `--chain` for a command that would ignore it.

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use alloy_primitives::B256;
 use anyhow::{Context, bail, ensure};
 use metis_models::Bundle;
-use metis_models::engine::{Claims, InferenceModel, Processor, Witness, Witnessed};
+use metis_models::engine::{Claims, EngineOptions, InferenceModel, Processor, Witness, Witnessed};
 use metis_precompiles::{ChainConfig, Inference, MetisPrecompiles, ModelEntry, ModelSet};
 use metis_vm::{EvmBuilder, EvmConfig, State, Vm, fork};
 
@@ -29,7 +29,12 @@ impl Node {
             Some(path) => ChainConfig::load(path, embedded)?,
             None => ChainConfig::embedded(embedded),
         };
-        Self::with_config(config, &global.processor()?)
+        Self::with_witness(
+            config,
+            global.processor()?,
+            global.engine_options(),
+            Witness::Write(Arc::default()),
+        )
     }
 
     /// The chain of a record: its configuration as it was written down. A model's bundle is looked for where the record says,
@@ -51,20 +56,30 @@ impl Node {
                 }
             }
         }
-        Self::with_witness(config, &global.processor()?, Witness::Check(claims))
+        Self::with_witness(config, global.processor()?, global.engine_options(), Witness::Check(claims))
     }
 
     /// A chain with this configuration. Every active model is loaded now: a node that lacks one does not start.
     pub fn with_config(config: ChainConfig, processor: &Processor) -> anyhow::Result<Self> {
-        Self::with_witness(config, processor, Witness::Write(Arc::default()))
+        Self::with_witness(
+            config,
+            processor.clone(),
+            EngineOptions::default(),
+            Witness::Write(Arc::default()),
+        )
     }
 
-    fn with_witness(config: ChainConfig, processor: &Processor, witness: Witness) -> anyhow::Result<Self> {
+    fn with_witness(
+        config: ChainConfig,
+        processor: Processor,
+        options: EngineOptions,
+        witness: Witness,
+    ) -> anyhow::Result<Self> {
         let fork = fork::parse(&config.fork)?;
         processor.selftest().with_context(|| format!("backend {}", processor.name()))?;
-        let (processor, witness_of_models) = (processor.clone(), witness.clone());
+        let witness_of_models = witness.clone();
         let models = ModelSet::new(&config).with_loader(move |entry| {
-            let model = load(entry, &processor).map_err(|error| format!("{error:#}"))?;
+            let model = load(entry, &processor, options).map_err(|error| format!("{error:#}"))?;
             Ok(Arc::new(Witnessed::new(model, witness_of_models.clone())))
         });
         models.load_all()?;
@@ -124,7 +139,11 @@ pub fn embedded_bundle() -> anyhow::Result<Bundle> {
     metis_default_model::bundle().context("the embedded model")
 }
 
-fn load(entry: &ModelEntry, processor: &Processor) -> anyhow::Result<Arc<dyn InferenceModel>> {
+fn load(
+    entry: &ModelEntry,
+    processor: &Processor,
+    options: EngineOptions,
+) -> anyhow::Result<Arc<dyn InferenceModel>> {
     let bundle = match &entry.path {
         Some(path) => Bundle::open(path).with_context(|| format!("bundle {}", path.display()))?,
         None => {
@@ -137,5 +156,5 @@ fn load(entry: &ModelEntry, processor: &Processor) -> anyhow::Result<Arc<dyn Inf
             bundle
         }
     };
-    Ok(processor.load(&bundle)?)
+    Ok(processor.load(&bundle, options)?)
 }

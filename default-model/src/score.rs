@@ -79,7 +79,8 @@ pub fn score(
                 })
             })
             .collect::<Result<Vec<Request>, ScoreError>>()?;
-        for (item, generation) in batch.iter().zip(model.generate_batch(&requests)?) {
+        for (item, generation) in batch.iter().zip(model.generate_batch(&requests)) {
+            let generation = generation?;
             let expected = item.expected.to_string();
             let answer = String::from_utf8_lossy(&model.tokenizer().decode(&generation.tokens)).into_owned();
             let right = generation.finish == Finish::Eos && answer == expected;

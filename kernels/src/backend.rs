@@ -18,7 +18,7 @@ use crate::sampling::Sampling;
 use crate::softmax::attention_scale;
 
 /// A failure of the device, never of the numbers: there is no "other answer".
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum BackendError {
     /// The shape could overflow an accumulator or exceeds what the formats are proven for.
     #[error(transparent)]
@@ -212,6 +212,17 @@ pub trait Backend: Send + Sync + Debug + 'static {
     fn activations(&self, rows: usize, width: usize) -> Result<Self::Activations, BackendError>;
     /// An empty cache for one sequence.
     fn kv_cache(&self, shape: KvShape) -> Result<Self::KvCache, BackendError>;
+    /// Bytes that a cache of this shape takes when it is full, for those who bound them.
+    fn kv_bytes(&self, shape: KvShape) -> usize;
+    /// Copies positions of `from`, all layers, to `at` and after it in `to`, which has at least `at` positions and the same heads; what `to`
+    /// has after them is forgotten. They are then what they would be had the rows that wrote them been written to `to` as well.
+    fn copy_positions(
+        &self,
+        from: &Self::KvCache,
+        positions: Range<usize>,
+        to: &mut Self::KvCache,
+        at: usize,
+    ) -> Result<(), BackendError>;
 
     /// Row `i` of `out` becomes row `tokens[i]` of the embedding, times `factor`.
     fn embed(

@@ -26,7 +26,7 @@ pub struct AttentionShape {
 }
 
 /// A shape that the formats are not proven for.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum BoundsError {
     /// A dimension is zero or too large.
     #[error("{what} is {actual}; it must be between 1 and {max}")]

@@ -1,4 +1,7 @@
-//! What the key-value caches of the CPU backends have in common: a call of attention is checked and written in one way.
+//! What the key-value caches of the CPU backends have in common: a call of attention is checked and written in one way, and
+//! so are copies.
+
+use core::ops::Range;
 
 use crate::backend::{Attention, BackendError, KvShape, Row};
 use crate::buffers::{Residual, mismatch};
@@ -13,6 +16,9 @@ pub(crate) trait Cache {
 
     /// Writes the key and value rows of one position, at most [`length`](Self::length); everything after it is forgotten.
     fn write(&mut self, layer: usize, position: usize, k: &[i32], v: &[i32]);
+
+    /// Copies a position of a cache with the same heads to `position`, at most [`length`](Self::length); everything after it is forgotten.
+    fn copy(&mut self, layer: usize, position: usize, from: &Self, at: usize);
 }
 
 /// Checks a call of attention and writes its keys and values into the caches.
@@ -52,6 +58,39 @@ pub(crate) fn write_rows<C: Cache>(
     if let Some(row) = rows.iter().find(|row| row.position >= caches[row.sequence].length(layer)) {
         let expected = format!("ascending positions below {}", caches[row.sequence].length(layer));
         return Err(mismatch("attention", expected, row.position.to_string()));
+    }
+    Ok(())
+}
+
+/// Checks a copy of positions from one cache to another and makes it.
+pub(crate) fn copy_positions<C: Cache>(
+    from: &C,
+    positions: Range<usize>,
+    to: &mut C,
+    at: usize,
+) -> Result<(), BackendError> {
+    const KERNEL: &str = "copy_positions";
+    let (source, target) = (from.shape(), to.shape());
+    if (source.layers, source.attention) != (target.layers, target.attention) {
+        return Err(mismatch(KERNEL, format!("{target:?}"), format!("{source:?}")));
+    }
+    for layer in 0..source.layers {
+        let (written, length) = (from.length(layer), to.length(layer));
+        if positions.end > written {
+            return Err(mismatch(KERNEL, format!("positions up to {written}"), format!("{positions:?}")));
+        }
+        if at > length {
+            return Err(mismatch(KERNEL, format!("position {length} or earlier"), at.to_string()));
+        }
+    }
+    let end = at.saturating_add(positions.len());
+    if end > target.capacity {
+        return Err(BackendError::CacheFull { position: end - 1, capacity: target.capacity });
+    }
+    for layer in 0..source.layers {
+        for (i, position) in positions.clone().enumerate() {
+            to.copy(layer, at + i, from, position);
+        }
     }
     Ok(())
 }

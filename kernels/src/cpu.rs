@@ -15,6 +15,8 @@ mod rows;
 mod shared;
 mod simd;
 
+use core::ops::Range;
+
 use isa::{Isa, with_simd};
 use pages::Pages;
 use simd::Simd as _;
@@ -29,6 +31,7 @@ use crate::backend::{
     Attention, Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest,
 };
 use crate::buffers::{Bias, Residual, add_row};
+use crate::cache::copy_positions;
 use crate::formats::{RESIDUAL_BITS, Scale, TokenId};
 use crate::pool::Pool;
 use crate::quantise::quantise_q16;
@@ -114,6 +117,20 @@ impl Backend for Cpu {
 
     fn kv_cache(&self, shape: KvShape) -> Result<PackedCache, BackendError> {
         Ok(PackedCache::new(shape)?)
+    }
+
+    fn kv_bytes(&self, shape: KvShape) -> usize {
+        PackedCache::bytes(shape)
+    }
+
+    fn copy_positions(
+        &self,
+        from: &PackedCache,
+        positions: Range<usize>,
+        to: &mut PackedCache,
+        at: usize,
+    ) -> Result<(), BackendError> {
+        copy_positions(from, positions, to, at)
     }
 
     fn embed(

@@ -13,11 +13,14 @@ pub use linear::{Linear, dot};
 pub use norm::{Norm, norm_row, normalise_row};
 pub use rope::{RopeTable, rotate_head};
 
+use core::ops::Range;
+
 use crate::activation::{Activation, SoftCap, cap_row, gate_row};
 use crate::backend::{
     Attention, Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest,
 };
 use crate::buffers::{Activations, Bias, Residual, add_row};
+use crate::cache::copy_positions;
 use crate::formats::{RESIDUAL_BITS, Scale, TokenId};
 use crate::pool::Pool;
 use crate::quantise::quantise_q16;
@@ -95,6 +98,20 @@ impl Backend for Scalar {
 
     fn kv_cache(&self, shape: KvShape) -> Result<KvCache, BackendError> {
         Ok(KvCache::new(shape)?)
+    }
+
+    fn kv_bytes(&self, shape: KvShape) -> usize {
+        KvCache::bytes(shape)
+    }
+
+    fn copy_positions(
+        &self,
+        from: &KvCache,
+        positions: Range<usize>,
+        to: &mut KvCache,
+        at: usize,
+    ) -> Result<(), BackendError> {
+        copy_positions(from, positions, to, at)
     }
 
     fn embed(

@@ -423,6 +423,73 @@ fn attention_does_not_depend_on_chunks<B: Backend>(backend: &B) {
     });
 }
 
+/// Positions of three sequences, copied from one to another as a cache of prefixes would, and over older ones.
+fn copied_positions_are_the_written_ones<B: Backend>(backend: &B) {
+    let cuts = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1usize..30);
+    proptest!(ProptestConfig::with_cases(64), |(case in attention_case(), (cut, end, stale) in cuts)| {
+        let shape = |capacity| KvShape { layers: 1, attention: case.shape, capacity };
+        let positions = case.rows.len();
+        let (expected, full) = feed(backend, case.shape.head_dim, &case.rows, backend.kv_cache(shape(positions)).unwrap(), 0);
+        let end = end.index(positions + 1);
+        let cut = cut.index(end + 1);
+
+        let mut middle = backend.kv_cache(shape(positions)).unwrap();
+        backend.copy_positions(&full, cut..end, &mut middle, 0).unwrap();
+        // What the target has after the copy is forgotten, whatever it was.
+        let old: Vec<_> = case.rows.iter().cycle().skip(1).take(stale).cloned().collect();
+        let (_, mut copy) = feed(backend, case.shape.head_dim, &old, backend.kv_cache(shape(positions + stale)).unwrap(), 0);
+        backend.copy_positions(&full, 0..cut, &mut copy, 0).unwrap();
+        backend.copy_positions(&middle, 0..end - cut, &mut copy, cut).unwrap();
+        let (got, _) = feed(backend, case.shape.head_dim, &case.rows[end..], copy, end);
+        prop_assert_eq!(&got[..], &expected[end..]);
+    });
+}
+
+/// Feeds rows to one sequence from `start` on, one call for all of them.
+fn feed<B: Backend>(
+    backend: &B,
+    head_dim: usize,
+    rows: &[[Vec<i32>; 3]],
+    mut cache: B::KvCache,
+    start: usize,
+) -> (Vec<(Vec<i16>, i32)>, B::KvCache) {
+    let Some([query, ..]) = rows.first() else { return (Vec::new(), cache) };
+    let part = |j: usize| residual(backend, &rows.iter().map(|r| r[j].clone()).collect::<Vec<_>>());
+    let places: Vec<Row> = (0..rows.len()).map(|i| Row { sequence: 0, position: start + i }).collect();
+    let mut out = backend.activations(rows.len(), query.len()).unwrap();
+    let (q, k, v) = (part(0), part(1), part(2));
+    let view = Attention::causal(0, head_dim);
+    backend.attention(view, &places, &q, &k, &v, &mut [&mut cache], &mut out).unwrap();
+    (read_activations(backend, &out, rows.len()), cache)
+}
+
+fn copies_that_do_not_fit_are_errors<B: Backend>(backend: &B) {
+    let attention = AttentionShape { heads: 1, kv_heads: 1, head_dim: 2 };
+    let cache =
+        |layers, attention, capacity| backend.kv_cache(KvShape { layers, attention, capacity }).unwrap();
+    let rows = vec![[vec![1, 2], vec![3, 4], vec![5, 6]]; 3];
+    let (_, full) = feed(backend, attention.head_dim, &rows, cache(1, attention, 3), 0);
+    let copy = |range, mut to, at| backend.copy_positions(&full, range, &mut to, at);
+    assert!(copy(0..3, cache(1, attention, 3), 0).is_ok());
+    assert!(copy(1..2, cache(1, attention, 1), 0).is_ok());
+    assert!(copy(0..0, cache(1, attention, 1), 0).is_ok());
+    assert!(copy(0..4, cache(1, attention, 9), 0).is_err(), "never written");
+    assert!(copy(0..3, cache(1, attention, 2), 0).is_err(), "no room");
+    assert!(copy(0..1, cache(1, attention, 9), 1).is_err(), "a gap");
+    assert!(copy(0..1, cache(2, attention, 9), 0).is_err(), "layers");
+    assert!(copy(0..1, cache(1, AttentionShape { head_dim: 4, ..attention }, 9), 0).is_err(), "heads");
+}
+
+fn a_caches_bytes_are_counted<B: Backend>(backend: &B) {
+    let attention = AttentionShape { heads: 4, kv_heads: 2, head_dim: 64 };
+    let bytes = |layers, capacity| backend.kv_bytes(KvShape { layers, attention, capacity });
+    // An int16 and an int8 per channel, at least.
+    assert!(bytes(3, 160) >= 3 * 160 * 2 * 64 * 3 && bytes(3, 160) <= 3 * 160 * 2 * 64 * 4);
+    assert_eq!(bytes(6, 160), 2 * bytes(3, 160));
+    assert_eq!(bytes(3, 320), 2 * bytes(3, 160));
+    assert_eq!(bytes(usize::MAX, 160), usize::MAX);
+}
+
 /// The softmax and value sum of section 5 of docs/numerics.md, written out once more with plain loops.
 fn attention_is_the_written_formula<B: Backend>(backend: &B) {
     proptest!(ProptestConfig::with_cases(32), |(case in attention_case())| {
@@ -603,6 +670,12 @@ macro_rules! suite {
             fn rope_keeps_lengths_and_row_order() { super::rope_keeps_lengths_and_row_order(&$backend); }
             #[test]
             fn attention_does_not_depend_on_chunks() { super::attention_does_not_depend_on_chunks(&$backend); }
+            #[test]
+            fn a_caches_bytes_are_counted() { super::a_caches_bytes_are_counted(&$backend); }
+            #[test]
+            fn copies_that_do_not_fit_are_errors() { super::copies_that_do_not_fit_are_errors(&$backend); }
+            #[test]
+            fn copied_positions_are_the_written_ones() { super::copied_positions_are_the_written_ones(&$backend); }
             #[test]
             fn attention_is_the_written_formula() { super::attention_is_the_written_formula(&$backend); }
             #[test]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::{Address, Bytes};
-use revm::context::{Cfg, ContextTr};
+use alloy_primitives::{Address, Bytes, U256};
+use revm::context::{Block, Cfg, ContextTr};
 use revm::handler::{EthPrecompiles, PrecompileProvider, precompile_output_to_interpreter_result};
 use revm::interpreter::{CallInputs, InterpreterResult};
 use revm::precompile::{PrecompileHalt, PrecompileOutput};
@@ -18,11 +18,16 @@ use crate::inference::{Inference, Outcome};
 ///
 /// The code address of a call decides, so CALL, STATICCALL, DELEGATECALL and CALLCODE all reach the inference precompile and get the same
 /// answer.
+///
+/// Prefixes that prompts share are computed once per block: with the first call of another block, what earlier ones left is dropped, so that the
+/// time which a block takes does not depend on the blocks before it.
 #[derive(Clone, Debug)]
 pub struct MetisPrecompiles {
     ethereum: EthPrecompiles,
     inference: Arc<Inference>,
     warm: AddressSet,
+    /// The number of the block whose calls were answered last.
+    block: Option<U256>,
 }
 
 impl MetisPrecompiles {
@@ -30,7 +35,7 @@ impl MetisPrecompiles {
     pub fn new(fork: SpecId, inference: Arc<Inference>) -> Self {
         let ethereum = EthPrecompiles::new(fork);
         let warm = warm_addresses(&ethereum);
-        Self { ethereum, inference, warm }
+        Self { ethereum, inference, warm, block: None }
     }
 
     /// The inference precompile.
@@ -59,6 +64,11 @@ impl<C: ContextTr> PrecompileProvider<C> for MetisPrecompiles {
     fn run(&mut self, context: &mut C, inputs: &CallInputs) -> Result<Option<InterpreterResult>, String> {
         if inputs.bytecode_address != INFERENCE_ADDRESS {
             return self.ethereum.run(context, inputs);
+        }
+        let block = Some(context.block().number());
+        if self.block != block {
+            self.block = block;
+            self.inference.models().forget_prefixes();
         }
         let outcome = self
             .inference

@@ -141,6 +141,12 @@ impl ModelSet {
             .map(|slot| &slot.entry)
     }
 
+    /// Drops what the loaded models keep of earlier calls to save work. Changes no answer.
+    pub fn forget_prefixes(&self) {
+        let loaded = self.slots.values().filter_map(|slot| slot.model.get());
+        loaded.for_each(|active| active.model.forget_prefixes());
+    }
+
     /// The model under an id; zero is the chain's default model.
     pub fn get(&self, id: B256) -> Result<&ActiveModel, Unavailable> {
         let id = if id.is_zero() { self.default_model } else { id };

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use alloy_primitives::{B256, Bytes};
 use alloy_sol_types::SolCall;
+use metis_models::engine::EngineOptions;
 use metis_precompiles::abi::*;
 use metis_precompiles::gas::QUOTED_BYTES_PER_TOKEN;
 use metis_precompiles::{Gas, Inference, Outcome};
 use proptest::prelude::*;
-use support::{GREEDY, Mock, PLENTY, answer, chain, chain_with, generate, real};
+use support::{GREEDY, Mock, PLENTY, answer, chain, chain_with, engine, generate, real};
 
 /// The formula of `docs/gas.md`, written a second time.
 fn formula(
@@ -94,6 +95,41 @@ fn too_little_gas_for_the_worst_case_does_no_model_work() {
     assert_eq!(inference.call(&calldata, gas).unwrap(), Outcome::OutOfGas);
     assert_eq!(inference.call(&calldata, Gas(0)).unwrap(), Outcome::OutOfGas);
     assert_eq!(mock.asked(), 1);
+}
+
+#[test]
+fn a_prefix_that_is_known_changes_no_gas() {
+    let (cold, warm) = (engine(EngineOptions::UNCACHED), engine(EngineOptions::default()));
+    let (without, with) = (chain(cold.clone()), chain(warm.clone()));
+    // Equal prefixes of every length, in every function that asks a model.
+    let text = |length: usize, tail: &str| {
+        [&"the hello world ".repeat(4).as_bytes()[..length], tail.as_bytes()].concat()
+    };
+    let mut calls: Vec<Vec<u8>> = Vec::new();
+    for length in (0..60).step_by(7) {
+        for tail in ["a", "b"] {
+            let prompt = Bytes::from(text(length, tail));
+            calls.push(generate(prompt.clone(), 6).abi_encode());
+            calls.push(
+                scoreCall {
+                    model: B256::ZERO,
+                    prompt: prompt.clone(),
+                    labels: vec!["x".into(), "yz".into()],
+                }
+                .abi_encode(),
+            );
+            calls.push(logitsCall { model: B256::ZERO, prompt, ids: vec![1, 2] }.abi_encode());
+            calls
+                .push(tokens((0..length as u32 + 1).map(|i| i * 7 % 300).collect(), 3, vec![5]).abi_encode());
+        }
+    }
+    for calldata in calls.iter().chain(&calls) {
+        let outcome = with.call(calldata, PLENTY).unwrap();
+        assert!(matches!(outcome, Outcome::Return { .. }));
+        assert_eq!(outcome, without.call(calldata, PLENTY).unwrap());
+    }
+    assert!(warm.statistics().restored > 1_000, "the prefixes were known: {:?}", warm.statistics());
+    assert_eq!(cold.statistics().restored, 0);
 }
 
 #[derive(Clone, Debug)]
@@ -245,6 +281,17 @@ proptest! {
         for calldata in calldata.iter().chain(&calldata) {
             for limit in [Gas(limit.into()), PLENTY, Gas(limit.into())] {
                 prop_assert_eq!(memo.call(calldata, limit).unwrap(), plain.call(calldata, limit).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn known_prefixes_change_nothing(calldata in prop::collection::vec(calldata(), 1..5), limit: u32) {
+        let known = chain(real());
+        let unknown = chain(engine(EngineOptions::UNCACHED));
+        for calldata in calldata.iter().chain(&calldata) {
+            for limit in [Gas(limit.into()), PLENTY] {
+                prop_assert_eq!(known.call(calldata, limit).unwrap(), unknown.call(calldata, limit).unwrap());
             }
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, Bytes, U256, address};
 use alloy_sol_types::{SolCall, SolError};
+use metis_models::engine::EngineOptions;
 use metis_precompiles::abi::*;
 use metis_precompiles::{ChainConfig, Inference, MetisPrecompiles, ModelSet, Outcome};
 use revm::context::result::{ExecutionResult, HaltReason, OutOfGasError};
@@ -17,7 +18,7 @@ use revm::handler::{EthFrame, FrameResult, PrecompileProvider};
 use revm::primitives::TxKind;
 use revm::primitives::hardfork::SpecId;
 use revm::state::{AccountInfo, Bytecode};
-use revm::{ExecuteEvm, MainBuilder, MainContext};
+use revm::{ExecuteCommitEvm, ExecuteEvm, MainBuilder, MainContext};
 use support::{Mock, PLENTY, chain, generate, real};
 
 const CALLER: Address = address!("0x1111111111111111111111111111111111111111");
@@ -121,6 +122,42 @@ fn a_transaction_may_call_it_directly_and_send_value_along() {
         let info = modelInfoCall::abi_decode_returns_validate(&result.into_output().unwrap()).unwrap();
         assert_eq!(info.name, "fixture");
     }
+}
+
+#[test]
+fn a_prefix_is_computed_once_a_block() {
+    let model = support::engine(EngineOptions::default());
+    let mut db = InMemoryDB::default();
+    db.insert_account_info(CALLER, fund());
+    let mut evm = Context::mainnet()
+        .with_db(db)
+        .modify_cfg_chained(|cfg| {
+            cfg.set_spec_and_mainnet_gas_params(SpecId::OSAKA);
+            cfg.tx_gas_limit_cap = Some(u64::MAX);
+        })
+        .modify_block_chained(|block| block.gas_limit = u64::MAX)
+        .build_mainnet()
+        .with_precompiles(MetisPrecompiles::new(SpecId::OSAKA, Arc::new(chain(model.clone()))));
+    let calldata = generate("the hello world, the hello world, the hello world", 1).abi_encode();
+    let (mut restored, mut nonce) = (Vec::new(), 0);
+    for block in [7, 7, 7, 8, 8] {
+        evm.ctx.block.number = U256::from(block);
+        let tx = TxEnv::builder()
+            .caller(CALLER)
+            .nonce(nonce)
+            .kind(TxKind::Call(metis_precompiles::INFERENCE_ADDRESS))
+            .gas_limit(1 << 40)
+            .gas_price(0)
+            .data(calldata.clone().into())
+            .build()
+            .unwrap();
+        nonce += 1;
+        assert!(evm.transact_commit(tx).unwrap().is_success());
+        restored.push(model.statistics().restored);
+    }
+    let each = restored[1];
+    assert!(each > 0);
+    assert_eq!(restored, [0, each, 2 * each, 2 * each, 3 * each]);
 }
 
 #[test]

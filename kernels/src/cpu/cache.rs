@@ -51,6 +51,17 @@ impl PackedCache {
         Ok(Self { shape, layers })
     }
 
+    /// Bytes of a full cache.
+    pub(super) fn bytes(shape: KvShape) -> usize {
+        let AttentionShape { kv_heads, head_dim, .. } = shape.attention;
+        let keys = head_dim / 2 * size_of::<KeyBlock>() + size_of::<[i32; LANES]>();
+        let values = head_dim.div_ceil(LANES) * size_of::<Block>();
+        let head = shape.capacity.div_ceil(LANES).saturating_mul(keys)
+            + shape.capacity.div_ceil(DEPTH).saturating_mul(values)
+            + shape.capacity.saturating_mul(size_of::<u32>());
+        shape.layers.saturating_mul(kv_heads).saturating_mul(head)
+    }
+
     pub(super) fn head(&self, layer: usize, head: usize) -> &Head {
         &self.layers[layer].heads[head]
     }
@@ -74,27 +85,47 @@ impl Cache for PackedCache {
         }
         layer.length = position + 1;
     }
+
+    fn copy(&mut self, layer: usize, position: usize, from: &Self, at: usize) {
+        let head_dim = self.shape.attention.head_dim;
+        let (layer, from) = (&mut self.layers[layer], &from.layers[layer]);
+        for (head, from) in layer.heads.iter_mut().zip(&from.heads) {
+            head.copy(position, from, at, head_dim);
+        }
+        layer.length = position + 1;
+    }
 }
 
 impl Head {
     fn write(&mut self, position: usize, k: &[i32], v: &[i32]) {
-        let pairs = k.len() / 2;
+        let (mut key, mut value) = ([0i16; MAX_HEAD_DIM], [0i8; MAX_HEAD_DIM]);
+        let (key, value) = (&mut key[..k.len()], &mut value[..v.len()]);
+        let exponent = quantise_q16(k, key);
+        let max = quantise_value_head(v, value);
+        self.put(position, key, exponent, value, max);
+    }
+
+    fn copy(&mut self, position: usize, from: &Self, at: usize, head_dim: usize) {
+        let (mut key, mut value) = ([0i16; MAX_HEAD_DIM], [0i8; MAX_HEAD_DIM]);
+        let (key, value) = (&mut key[..head_dim], &mut value[..head_dim]);
+        let exponent = from.key(at, key);
+        let max = from.value(at, value);
+        self.put(position, key, exponent, value, max);
+    }
+
+    fn put(&mut self, position: usize, key: &[i16], exponent: i32, value: &[i8], max: u32) {
+        let pairs = key.len() / 2;
         let (sixteen, lane) = (position / LANES, position % LANES);
         if sixteen == self.key_exponents.len() {
             self.key_exponents.push([0; LANES]);
             self.keys.resize((sixteen + 1) * pairs, KeyBlock([[0; 2]; LANES]));
         }
-        let mut key = [0i16; MAX_HEAD_DIM];
-        let key = &mut key[..k.len()];
-        self.key_exponents[sixteen][lane] = quantise_q16(k, key);
+        self.key_exponents[sixteen][lane] = exponent;
         for (block, pair) in self.keys[sixteen * pairs..].iter_mut().zip(key.chunks_exact(2)) {
             block.0[lane] = [pair[0], pair[1]];
         }
 
         let (four, slot) = (position / DEPTH, position % DEPTH);
-        let mut value = [0i8; MAX_HEAD_DIM];
-        let value = &mut value[..v.len()];
-        let max = quantise_value_head(v, value);
         match self.value_maxima.get_mut(position) {
             Some(old) => *old = max,
             None => self.value_maxima.push(max),
@@ -107,5 +138,26 @@ impl Head {
                 panel[four].0[lane * DEPTH + slot] = channel as u8 ^ 0x80;
             }
         }
+    }
+
+    /// Reads the key of a position and returns its exponent.
+    fn key(&self, position: usize, key: &mut [i16]) -> i32 {
+        let (sixteen, lane) = (position / LANES, position % LANES);
+        let blocks = &self.keys[sixteen * key.len() / 2..];
+        for (pair, block) in key.chunks_exact_mut(2).zip(blocks) {
+            pair.copy_from_slice(&block.0[lane]);
+        }
+        self.key_exponents[sixteen][lane]
+    }
+
+    /// Reads the value of a position and returns its largest magnitude.
+    fn value(&self, position: usize, value: &mut [i8]) -> u32 {
+        let (four, slot) = (position / DEPTH, position % DEPTH);
+        for (channels, panel) in value.chunks_mut(LANES).zip(&self.values) {
+            for (lane, channel) in channels.iter_mut().enumerate() {
+                *channel = (panel[four].0[lane * DEPTH + slot] ^ 0x80) as i8;
+            }
+        }
+        self.value_maxima[position]
     }
 }

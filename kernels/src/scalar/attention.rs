@@ -37,6 +37,14 @@ impl KvCache {
         let layers = (0..shape.layers).map(|_| Layer::default()).collect();
         Ok(Self { shape, layers })
     }
+
+    /// Bytes of a full cache.
+    pub(super) fn bytes(shape: KvShape) -> usize {
+        let AttentionShape { kv_heads, .. } = shape.attention;
+        let position = shape.attention.kv_width() * (size_of::<i16>() + size_of::<i8>())
+            + kv_heads * (size_of::<i32>() + size_of::<u32>());
+        shape.layers.saturating_mul(shape.capacity).saturating_mul(position)
+    }
 }
 
 impl Cache for KvCache {
@@ -60,6 +68,20 @@ impl Cache for KvCache {
             layer.value_maxima[slot] =
                 quantise_value_head(&v[from..from + head_dim], &mut layer.values[to..to + head_dim]);
         }
+        layer.length = position + 1;
+    }
+
+    fn copy(&mut self, layer: usize, position: usize, from: &Self, at: usize) {
+        let attention = self.shape.attention;
+        let (layer, from) = (&mut self.layers[layer], &from.layers[layer]);
+        layer.reach(position + 1, attention);
+        let (width, heads) = (attention.kv_width(), attention.kv_heads);
+        layer.keys[position * width..][..width].copy_from_slice(&from.keys[at * width..][..width]);
+        layer.values[position * width..][..width].copy_from_slice(&from.values[at * width..][..width]);
+        layer.key_exponents[position * heads..][..heads]
+            .copy_from_slice(&from.key_exponents[at * heads..][..heads]);
+        layer.value_maxima[position * heads..][..heads]
+            .copy_from_slice(&from.value_maxima[at * heads..][..heads]);
         layer.length = position + 1;
     }
 }

@@ -134,25 +134,27 @@ impl InferenceModel for Witnessed {
         self.model.tokenizer()
     }
 
-    fn generate_batch(&self, requests: &[Request]) -> Result<Vec<Generation>, InferenceError> {
+    fn generate_batch(&self, requests: &[Request]) -> Vec<Result<Generation, InferenceError>> {
         match &self.witness {
             Witness::Write(answers) => {
-                let generations = self.model.generate_batch(requests)?;
+                let generations = self.model.generate_batch(requests);
                 let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
                 for (request, generation) in requests.iter().zip(&generations) {
-                    answers.insert(question(self.id(), request), generation);
+                    if let Ok(generation) = generation {
+                        answers.insert(question(self.id(), request), generation);
+                    }
                 }
-                Ok(generations)
+                generations
             }
             Witness::Check(claims) => {
                 let claimed = |request| claims.answers.get(&question(self.id(), request));
                 let claimed: Vec<_> = requests.iter().map(claimed).collect();
                 let unclaimed = requests.iter().zip(&claimed).filter(|(_, claim)| claim.is_none());
                 let unclaimed: Vec<Request> = unclaimed.map(|(request, _)| request.clone()).collect();
-                let mut generated = self.model.generate_batch(&unclaimed)?.into_iter();
+                let mut generated = self.model.generate_batch(&unclaimed).into_iter();
                 let answer = |(request, claim): (&Request, Option<Generation>)| match claim {
                     Some(claim) => self.checked(claims, request, claim),
-                    None => generated.next().ok_or(InferenceError::EmptyPrompt),
+                    None => generated.next().unwrap_or(Err(InferenceError::EmptyPrompt)),
                 };
                 requests.iter().zip(claimed).map(answer).collect()
             }
@@ -181,6 +183,10 @@ impl InferenceModel for Witnessed {
 
     fn score(&self, prompt: &[TokenId], labels: &[Vec<TokenId>]) -> Result<Vec<i64>, InferenceError> {
         self.model.score(prompt, labels)
+    }
+
+    fn forget_prefixes(&self) {
+        self.model.forget_prefixes();
     }
 }
 

@@ -1,12 +1,15 @@
 //! Running a model: prompts in, tokens, logits and scores out.
 //!
 //! [`Engine`] puts a bundle's graph on a [`Backend`]; [`InferenceModel`] is the same without the type parameter, for those who only ask
-//! questions. Every answer is a function of (bundle, request): neither batch nor chunk nor thread count can change it.
+//! questions. Every answer is a function of (bundle, request): neither batch nor chunk nor cache nor thread count can change it;
+//! `docs/serving.md` says why.
 
 mod answers;
 mod encode;
-mod generate;
+mod options;
+mod prefix;
 mod processor;
+mod scheduler;
 mod session;
 mod verify;
 
@@ -24,9 +27,13 @@ use crate::bundle::{Bundle, BundleError};
 use crate::constraint::{Constraint, Guide, Next};
 use crate::graph::Graph;
 use crate::tokenizer::{Tokenizer, TokenizerError};
+use prefix::PrefixCache;
+use scheduler::Scheduler;
 
 pub use answers::{Answers, Claims, Witness, Witnessed};
+pub use options::EngineOptions;
 pub use processor::{BackendChoice, Processor};
+pub use scheduler::{Served, Statistics};
 pub use session::Session;
 pub use verify::{Difference, Verdict};
 
@@ -101,6 +108,13 @@ pub struct Request {
     pub stop: Vec<TokenId>,
     /// The form of the answer, if it must have one.
     pub constraint: Option<Arc<Constraint>>,
+}
+
+impl Request {
+    /// Positions that are fed at most: the last new token is chosen, not fed.
+    fn positions(&self) -> usize {
+        self.prompt.len().saturating_add(self.max_new).saturating_sub(1).max(1)
+    }
 }
 
 /// Why an answer ended.
@@ -184,8 +198,9 @@ pub trait InferenceModel: Send + Sync + Debug {
     fn manifest(&self) -> &Manifest;
     /// The bundle's tokenizer.
     fn tokenizer(&self) -> &Tokenizer;
-    /// Continues each prompt; the answers do not depend on which requests share the call.
-    fn generate_batch(&self, requests: &[Request]) -> Result<Vec<Generation>, InferenceError>;
+    /// Continues each prompt: one answer or error for each request, in their order. Neither depends on which requests share the call; only
+    /// [`InferenceError::Backend`], a failure of the device, is everybody's.
+    fn generate_batch(&self, requests: &[Request]) -> Vec<Result<Generation, InferenceError>>;
     /// Whether `claimed` is the answer to `request`. Engines check it in passes of many positions, much faster than generating it again,
     /// which is what a model without a way of its own does.
     ///
@@ -207,9 +222,11 @@ pub trait InferenceModel: Send + Sync + Debug {
 
     /// Continues one prompt.
     fn generate(&self, request: &Request) -> Result<Generation, InferenceError> {
-        let mut answers = self.generate_batch(std::slice::from_ref(request))?;
-        answers.pop().ok_or(InferenceError::EmptyPrompt)
+        self.generate_batch(std::slice::from_ref(request)).pop().unwrap_or(Err(InferenceError::EmptyPrompt))
     }
+
+    /// Drops what is kept of earlier calls to save work. Changes no answer.
+    fn forget_prefixes(&self) {}
 }
 
 /// A bundle's graph on a backend.
@@ -220,16 +237,26 @@ pub struct Engine<B: Backend> {
     manifest: Manifest,
     tokenizer: Tokenizer,
     graph: Graph<B>,
+    scheduler: Scheduler<B>,
+    prefixes: PrefixCache<B::KvCache>,
 }
 
 impl<B: Backend> Engine<B> {
     /// Loads a verified bundle.
     pub fn load(bundle: &Bundle, backend: Arc<B>) -> Result<Self, LoadError> {
+        Self::load_with(bundle, backend, EngineOptions::default())
+    }
+
+    /// Loads a verified bundle, to use so much of the machine.
+    pub fn load_with(bundle: &Bundle, backend: Arc<B>, options: EngineOptions) -> Result<Self, LoadError> {
+        let manifest = bundle.manifest().clone();
         Ok(Self {
             id: bundle.id(),
-            manifest: bundle.manifest().clone(),
             tokenizer: bundle.tokenizer()?,
             graph: Graph::load(bundle, &*backend)?,
+            scheduler: Scheduler::new(options),
+            prefixes: PrefixCache::new(&*backend, &manifest, options.prefix_cache_bytes),
+            manifest,
             backend,
         })
     }
@@ -237,6 +264,28 @@ impl<B: Backend> Engine<B> {
     /// The backend that it runs on.
     pub fn backend(&self) -> &B {
         &self.backend
+    }
+
+    /// [`generate_batch`](InferenceModel::generate_batch), with the steps at which each request began and was answered.
+    pub fn serve(&self, requests: &[Request]) -> Vec<Served> {
+        self.scheduler.serve(self, requests)
+    }
+
+    /// What it has done since it was loaded.
+    pub fn statistics(&self) -> Statistics {
+        let (steps, rows) = self.scheduler.executed();
+        Statistics { steps, rows, restored: self.prefixes.restored() }
+    }
+
+    /// Everything that a request can be refused for.
+    fn check(&self, request: &Request) -> Result<(), InferenceError> {
+        self.check_decoder()?;
+        request.sampling.check()?;
+        if request.prompt.is_empty() {
+            return Err(InferenceError::EmptyPrompt);
+        }
+        self.check_tokens(&request.prompt)?;
+        self.check_length(request.positions())
     }
 
     fn check_tokens(&self, tokens: &[TokenId]) -> Result<(), InferenceError> {
@@ -292,8 +341,8 @@ impl<B: Backend> InferenceModel for Engine<B> {
         &self.tokenizer
     }
 
-    fn generate_batch(&self, requests: &[Request]) -> Result<Vec<Generation>, InferenceError> {
-        generate::generate_batch(self, requests)
+    fn generate_batch(&self, requests: &[Request]) -> Vec<Result<Generation, InferenceError>> {
+        self.serve(requests).into_iter().map(|served| served.answer).collect()
     }
 
     fn verify(&self, request: &Request, claimed: &Generation) -> Result<Verdict, InferenceError> {
@@ -343,5 +392,9 @@ impl<B: Backend> InferenceModel for Engine<B> {
                 Ok(sum)
             })
             .collect()
+    }
+
+    fn forget_prefixes(&self) {
+        self.prefixes.clear();
     }
 }

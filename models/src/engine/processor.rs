@@ -7,7 +7,7 @@ use std::sync::Arc;
 use metis_kernels::golden::{SelfTestError, SelfTestReport, selftest};
 use metis_kernels::{BackendError, Cpu, CpuKind, Scalar};
 
-use super::{Engine, InferenceModel, LoadError};
+use super::{Engine, EngineOptions, InferenceModel, LoadError};
 use crate::bundle::Bundle;
 
 /// Which CPU backend to use. The answers do not depend on it.
@@ -76,11 +76,15 @@ impl Processor {
         }
     }
 
-    /// Loads a verified bundle.
-    pub fn load(&self, bundle: &Bundle) -> Result<Arc<dyn InferenceModel>, LoadError> {
+    /// Loads a verified bundle, to use so much of the machine.
+    pub fn load(
+        &self,
+        bundle: &Bundle,
+        options: EngineOptions,
+    ) -> Result<Arc<dyn InferenceModel>, LoadError> {
         Ok(match self {
-            Self::Scalar(backend) => Arc::new(Engine::load(bundle, Arc::clone(backend))?),
-            Self::Cpu(backend) => Arc::new(Engine::load(bundle, Arc::clone(backend))?),
+            Self::Scalar(backend) => Arc::new(Engine::load_with(bundle, Arc::clone(backend), options)?),
+            Self::Cpu(backend) => Arc::new(Engine::load_with(bundle, Arc::clone(backend), options)?),
         })
     }
 

@@ -77,15 +77,19 @@ impl<'a, B: Backend> Session<'a, B> {
             return Err(InferenceError::EmptyPrompt);
         }
         self.engine.check_tokens(tokens)?;
-        let end = self.position + tokens.len();
+        let start = self.position;
+        let end = start + tokens.len();
         if end > self.capacity {
             return Err(InferenceError::ContextExceeded { tokens: end, context: self.capacity });
         }
         let backend = &*self.engine.backend;
-        for chunk in tokens.chunks(CHUNK) {
-            let rows: Vec<Row> =
-                (0..chunk.len()).map(|i| Row { sequence: 0, position: self.position + i }).collect();
-            self.position += chunk.len();
+        // A prompt is fed at the start, and only what follows its last token is asked for.
+        let prompt = if self.position == 0 && !all { tokens } else { &[] };
+        self.position = self.engine.restore(prompt, self.position, usize::MAX, &mut self.cache)?;
+        for chunk in tokens[self.position - start..].chunks(CHUNK) {
+            let fed = self.position..self.position + chunk.len();
+            let rows: Vec<Row> = fed.clone().map(|position| Row { sequence: 0, position }).collect();
+            self.position = fed.end;
             let wanted: Vec<usize> = match (all, self.position == end) {
                 (true, _) => (0..chunk.len()).collect(),
                 (false, true) => vec![chunk.len() - 1],
@@ -93,6 +97,7 @@ impl<'a, B: Backend> Session<'a, B> {
             };
             let (graph, workspace, cache) = (&self.engine.graph, &mut self.workspace, &mut self.cache);
             backend.enter(|| graph.forward(backend, workspace, chunk, &rows, &mut [cache], &wanted))?;
+            self.engine.remember(prompt, fed, &self.cache)?;
             for i in 0..wanted.len() {
                 let mut row = Vec::new();
                 backend.read_row(self.workspace.logits(), i, &mut row)?;

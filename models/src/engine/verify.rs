@@ -7,7 +7,7 @@
 use metis_kernels::{Backend, Row, SampleRequest, TokenId};
 
 use super::session::CHUNK;
-use super::{Engine, Finish, Generation, InferenceError, Request, Step, allowed, generate};
+use super::{Engine, Finish, Generation, InferenceError, Request, Step, allowed};
 use crate::graph::Workspace;
 
 /// What a check found.
@@ -50,7 +50,7 @@ pub(super) fn verify<B: Backend>(
     request: &Request,
     claimed: &Generation,
 ) -> Result<Verdict, InferenceError> {
-    generate::check(engine, request)?;
+    engine.check(request)?;
     let (backend, manifest) = (&*engine.backend, &engine.manifest);
     let differs = |position, expected, claimed| Verdict::Differs(Difference { position, expected, claimed });
 
@@ -72,8 +72,9 @@ pub(super) fn verify<B: Backend>(
         let mut cache = engine.graph.kv_cache(backend, manifest, tokens.len())?;
         let mut workspace = Workspace::new(backend, manifest, rows, rows.min(choices))?;
         let (mut samples, mut chosen) = (Vec::new(), Vec::new());
-        for (chunk, fed) in tokens.chunks(CHUNK).enumerate() {
-            let start = chunk * CHUNK;
+        let restored = engine.restore(&request.prompt, 0, usize::MAX, &mut cache)?;
+        for (chunk, fed) in tokens[restored..].chunks(CHUNK).enumerate() {
+            let start = restored + chunk * CHUNK;
             let rows: Vec<Row> =
                 (start..start + fed.len()).map(|position| Row { sequence: 0, position }).collect();
             let wanted: Vec<usize> = (first.saturating_sub(start).min(fed.len())..fed.len()).collect();
@@ -86,6 +87,7 @@ pub(super) fn verify<B: Backend>(
                     engine.graph.forward(backend, &mut workspace, fed, &rows, &mut [&mut cache], &wanted)
                 })?;
             }
+            engine.remember(&request.prompt, start..start + fed.len(), &cache)?;
             samples.clear();
             let mut end = None;
             for (row, &at) in wanted.iter().enumerate() {

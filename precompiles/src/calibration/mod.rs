@@ -126,7 +126,8 @@ pub enum CalibrationError {
     },
 }
 
-/// Times everything on the chain's default model. A memo is not consulted.
+/// Times everything on the chain's default model. A memo is not consulted, and no prefix is known from an earlier run: a price pays for all of
+/// the work.
 pub fn run(inference: &Inference, options: &Options) -> Result<Report, CalibrationError> {
     let mut measurements = ethereum::measure(options)?;
     for input in worst_inputs::of_default_model(inference, options)? {
@@ -145,6 +146,7 @@ fn measure(
     let mut runs = 0;
     while runs < LEAST_RUNS || start.elapsed() < options.time_per_input {
         let calldata = (input.calldata)(runs);
+        inference.models().forget_prefixes();
         let before = Instant::now();
         let outcome = inference.execute(&calldata, Gas(u64::MAX));
         let nanoseconds = before.elapsed().as_nanos() as f64;

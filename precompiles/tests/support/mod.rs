@@ -9,7 +9,7 @@ use alloy_primitives::{B256, Bytes};
 use alloy_sol_types::SolCall;
 use metis_kernels::{BackendError, Scalar, TokenId};
 use metis_models::constraint::{Constraint, Guide, Next};
-use metis_models::engine::{Finish, Generation, Request};
+use metis_models::engine::{EngineOptions, Finish, Generation, Request};
 use metis_models::fixture::Fixture;
 use metis_models::{Bundle, Engine, InferenceError, InferenceModel, Manifest, Tokenizer};
 use metis_precompiles::abi::{self, generateCall};
@@ -27,7 +27,12 @@ pub fn bundle() -> &'static Bundle {
 /// The fixture on the scalar backend.
 pub fn real() -> Arc<dyn InferenceModel> {
     static ENGINE: OnceLock<Arc<Engine<Scalar>>> = OnceLock::new();
-    ENGINE.get_or_init(|| Arc::new(Engine::load(bundle(), Arc::new(Scalar::new())).unwrap())).clone()
+    ENGINE.get_or_init(|| engine(EngineOptions::default())).clone()
+}
+
+/// The same with options and a prefix cache of its own.
+pub fn engine(options: EngineOptions) -> Arc<Engine<Scalar>> {
+    Arc::new(Engine::load_with(bundle(), Arc::new(Scalar::new()), options).unwrap())
 }
 
 /// A model with the fixture's shape and tokenizer whose answers are a hash of the request: they end anywhere, in every way.
@@ -113,27 +118,27 @@ impl InferenceModel for Mock {
         &self.tokenizer
     }
 
-    fn generate_batch(&self, requests: &[Request]) -> Result<Vec<Generation>, InferenceError> {
-        self.ask()?;
+    fn generate_batch(&self, requests: &[Request]) -> Vec<Result<Generation, InferenceError>> {
         let one = |request: &Request| {
+            self.ask()?;
             let mut tokens = Vec::new();
             if let Some(constraint) = &request.constraint {
-                return self.follow(request, constraint);
+                return Ok(self.follow(request, constraint));
             }
             while tokens.len() < request.max_new {
                 let h = self.hash(&[&request.prompt[..], &tokens].concat(), request.sampling.seed);
                 let token = TokenId((h >> 32) as u32 % self.manifest.vocabulary as u32);
                 if h.is_multiple_of(8) {
-                    return Generation { tokens, finish: Finish::Eos };
+                    return Ok(Generation { tokens, finish: Finish::Eos });
                 }
                 if h % 8 == 1 || request.stop.contains(&token) {
-                    return Generation { tokens, finish: Finish::Stop };
+                    return Ok(Generation { tokens, finish: Finish::Stop });
                 }
                 tokens.push(token);
             }
-            Generation { tokens, finish: Finish::Length }
+            Ok(Generation { tokens, finish: Finish::Length })
         };
-        Ok(requests.iter().map(one).collect())
+        requests.iter().map(one).collect()
     }
 
     fn all_logits(&self, tokens: &[TokenId]) -> Result<Vec<Vec<i32>>, InferenceError> {

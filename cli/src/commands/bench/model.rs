@@ -12,7 +12,7 @@ use clap::Args;
 use metis_conformance::bench::statistics::median;
 use metis_kernels::{Sampling, TokenId};
 use metis_models::Bundle;
-use metis_models::engine::{Generation, InferenceModel, Request, Verdict};
+use metis_models::engine::{EngineOptions, Generation, InferenceError, InferenceModel, Request, Verdict};
 use metis_models::reference::QuantisedPeer;
 use metis_models::synthetic::Shape;
 use serde::Serialize;
@@ -88,7 +88,8 @@ impl Model {
         let (bundle, shape) = self.bundle()?;
         let manifest = bundle.manifest().clone();
         let start = Instant::now();
-        let model = processor.load(&bundle)?;
+        // Every round is to compute its prompts.
+        let model = processor.load(&bundle, EngineOptions::UNCACHED)?;
         let load_seconds = start.elapsed().as_secs_f64();
         drop(bundle);
         let needed = PREFILL[0].max(DECODE).max(VERIFY) + 1;
@@ -176,7 +177,10 @@ fn round(
     };
     // An answer may end early; what counts is how many tokens were chosen.
     let sampled = |answers: &[Generation]| answers.iter().map(Generation::sampled).sum::<usize>() as f64;
-    let (_, seconds, answers) = rate(1, || Ok(model.generate_batch(&[request(0, DECODE)])?))?;
+    let generate = |requests: &[Request]| -> Result<Vec<Generation>, InferenceError> {
+        model.generate_batch(requests).into_iter().collect()
+    };
+    let (_, seconds, answers) = rate(1, || Ok(generate(&[request(0, DECODE)])?))?;
     round.decode = sampled(&answers) / seconds;
     if let Some(peer) = peer.as_mut() {
         let mut next = peer.feed(&tokens[..1], 0)?;
@@ -189,7 +193,7 @@ fn round(
         round.peer_decode = Some(rate(DECODE, decode)?.0);
     }
     let requests: Vec<Request> = (0..BATCH).map(|i| request(i, DECODE)).collect();
-    let (_, seconds, answers) = rate(1, || Ok(model.generate_batch(&requests)?))?;
+    let (_, seconds, answers) = rate(1, || Ok(generate(&requests)?))?;
     round.batch = sampled(&answers) / seconds;
 
     let request = request(0, VERIFY);
