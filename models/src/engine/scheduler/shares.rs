@@ -78,7 +78,7 @@ mod tests {
         let long = vec![7; 4 * BLOCK];
         let short = vec![7; 2 * BLOCK];
         assert_eq!(rows(vec![long.clone(), short.clone()], 128, true), [0, 2 * BLOCK]);
-        assert_eq!(rows(vec![long.clone(), short.clone()], 128, false), [4 * BLOCK, 2 * BLOCK]);
+        assert_eq!(rows(vec![long.clone(), short], 128, false), [4 * BLOCK, 2 * BLOCK]);
         // A prompt computes its last token itself.
         let only = vec![7; BLOCK];
         assert_eq!(rows(vec![only.clone(), only], 128, true), [BLOCK, BLOCK]);
