@@ -486,8 +486,9 @@ fn a_caches_bytes_are_counted<B: Backend>(backend: &B) {
     // An int16 and an int8 per channel, at least.
     assert!(bytes(3, 160) >= 3 * 160 * 2 * 64 * 3 && bytes(3, 160) <= 3 * 160 * 2 * 64 * 4);
     assert_eq!(bytes(6, 160), 2 * bytes(3, 160));
-    assert_eq!(bytes(3, 320), 2 * bytes(3, 160));
-    assert_eq!(bytes(usize::MAX, 160), usize::MAX);
+    // What does not grow with the positions is little.
+    assert!(bytes(3, 320) <= 2 * bytes(3, 160) && bytes(3, 320) > 19 * bytes(3, 160) / 10);
+    assert_eq!((bytes(usize::MAX, 160), bytes(3, usize::MAX)), (usize::MAX, usize::MAX));
 }
 
 /// The softmax and value sum of section 5 of docs/numerics.md, written out once more with plain loops.

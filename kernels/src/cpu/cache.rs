@@ -53,12 +53,16 @@ impl PackedCache {
 
     /// Bytes of a full cache.
     pub(super) fn bytes(shape: KvShape) -> usize {
-        let AttentionShape { kv_heads, head_dim, .. } = shape.attention;
+        let KvShape { attention: AttentionShape { kv_heads, head_dim, .. }, capacity, .. } = shape;
+        let panels = head_dim.div_ceil(LANES);
         let keys = head_dim / 2 * size_of::<KeyBlock>() + size_of::<[i32; LANES]>();
-        let values = head_dim.div_ceil(LANES) * size_of::<Block>();
-        let head = shape.capacity.div_ceil(LANES).saturating_mul(keys)
-            + shape.capacity.div_ceil(DEPTH).saturating_mul(values)
-            + shape.capacity.saturating_mul(size_of::<u32>());
+        let head = [
+            (1, size_of::<Head>() + panels * size_of::<Vec<Block>>()),
+            (capacity.div_ceil(LANES), keys),
+            (capacity.div_ceil(DEPTH), panels * size_of::<Block>()),
+            (capacity, size_of::<u32>()),
+        ];
+        let head = head.iter().fold(0usize, |sum, &(n, bytes)| sum.saturating_add(n.saturating_mul(bytes)));
         shape.layers.saturating_mul(kv_heads).saturating_mul(head)
     }
 

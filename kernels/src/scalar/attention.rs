@@ -43,7 +43,8 @@ impl KvCache {
         let AttentionShape { kv_heads, .. } = shape.attention;
         let position = shape.attention.kv_width() * (size_of::<i16>() + size_of::<i8>())
             + kv_heads * (size_of::<i32>() + size_of::<u32>());
-        shape.layers.saturating_mul(shape.capacity).saturating_mul(position)
+        let layer = shape.capacity.saturating_mul(position).saturating_add(size_of::<Layer>());
+        shape.layers.saturating_mul(layer)
     }
 }
 

@@ -271,10 +271,9 @@ impl<B: Backend> Engine<B> {
         self.scheduler.serve(self, requests)
     }
 
-    /// What it has done since it was loaded.
+    /// What it has done and has to do.
     pub fn statistics(&self) -> Statistics {
-        let (steps, rows) = self.scheduler.executed();
-        Statistics { steps, rows, restored: self.prefixes.restored() }
+        self.scheduler.statistics(self.prefixes.restored())
     }
 
     /// Everything that a request can be refused for.

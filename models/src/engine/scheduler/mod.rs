@@ -32,7 +32,7 @@ pub struct Served {
     pub finished: u64,
 }
 
-/// What an engine has done since it was loaded.
+/// What an engine has done since it was loaded, and what it has yet to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Steps of generation.
@@ -41,6 +41,8 @@ pub struct Statistics {
     pub rows: u64,
     /// Positions of prompts that were copied instead of computed, whatever asked for them.
     pub restored: u64,
+    /// Requests that wait to begin.
+    pub waiting: usize,
 }
 
 /// The batch of an engine and the queue before it.
@@ -89,10 +91,10 @@ impl<B: Backend> Scheduler<B> {
         Self { options, queue: Mutex::new(queue), changed: Condvar::new() }
     }
 
-    /// Steps executed, and rows fed in them.
-    pub(super) fn executed(&self) -> (u64, u64) {
+    /// What it has done and has to do; the prefix cache counts for itself.
+    pub(super) fn statistics(&self, restored: u64) -> Statistics {
         let queue = self.lock();
-        (queue.steps, queue.rows)
+        Statistics { steps: queue.steps, rows: queue.rows, restored, waiting: queue.waiting.len() }
     }
 
     /// Answers requests, together with those of other callers.
