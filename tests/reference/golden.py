@@ -6,9 +6,10 @@
 import os
 import sys
 
+import checkpoint
 import kernels
 import numerics
-from llama import split
+from graph import split
 
 
 class Difference(Exception):
@@ -71,11 +72,22 @@ def quantise(v):
 
 
 def embed(v):
-    return {"out": kernels.embed(v["weights"], (one(v, "mantissa"), one(v, "exponent")))}
+    factor = tuple(v.get("factor", kernels.ONE))
+    return {"out": kernels.embed(v["weights"], (one(v, "mantissa"), one(v, "exponent")), factor)}
 
 
 def rmsnorm(v):
     return quantised(kernels.rmsnorm(v["x"], v["gains"], one(v, "epsilon")))
+
+
+def layernorm(v):
+    return quantised(kernels.layernorm(v["x"], v["gains"], v["biases"], one(v, "epsilon")))
+
+
+def normalise(v):
+    runs = split(v["x"], len(v["gains"]))
+    rows = [kernels.normalise(x, v["gains"], v.get("biases"), one(v, "epsilon")) for x in runs]
+    return {"out": sum(rows, [])}
 
 
 def linear(v):
@@ -86,31 +98,46 @@ def linear(v):
     return {"out": kernels.linear(v["activations"], one(v, "exponent"), rows, scales)}
 
 
+def bias(v):
+    return {"out": kernels.bias(v["x"], v["bias"])}
+
+
 def rope(v):
     return {"out": kernels.rope(v["head"], one(v, "position"), v["frequencies"])}
 
 
 def attention(v):
     heads, kv_heads, head_dim = v["shape"]
-    keys = [[] for _ in range(kv_heads)]
-    values = [[] for _ in range(kv_heads)]
+    causal, window, soft_cap, divisor = v.get("view", [1, 0, 0, head_dim])
+    queries = [split(row, head_dim) for row in split(v["q"], heads * head_dim)]
+    caches = []
+    for line, keep in (("k", kernels.cache_key), ("v", kernels.cache_value)):
+        rows = [split(row, head_dim) for row in split(v[line], kv_heads * head_dim)]
+        caches.append([[keep(row[g]) for row in rows] for g in range(kv_heads)])
     exponents, out = [], []
-    for q, k, value in zip(
-        split(v["q"], heads * head_dim),
-        split(v["k"], kv_heads * head_dim),
-        split(v["v"], kv_heads * head_dim),
-    ):
-        for g in range(kv_heads):
-            keys[g].append(kernels.cache_key(split(k, head_dim)[g]))
-            values[g].append(kernels.cache_value(split(value, head_dim)[g]))
-        row, exponent = kernels.attention(split(q, head_dim), keys, values)
+    for position, query in enumerate(queries):
+        seen = position + 1 if causal else len(queries)
+        keys, values = ([head[:seen] for head in cache] for cache in caches)
+        row, exponent = kernels.attention(query, keys, values, window or None, soft_cap or None, divisor)
         exponents.append(exponent)
         out += row
     return {"out_exponents": exponents, "out": out}
 
 
 def silu_gate(v):
-    return quantised(kernels.silu_gate(v["gate"], v["up"]))
+    return quantised(kernels.gate("silu", v["gate"], v["up"]))
+
+
+def gelu_tanh(v):
+    return quantised(kernels.gate("gelu_tanh", v["gate"], v["up"] or None))
+
+
+def gelu_erf(v):
+    return quantised(kernels.gate("gelu_erf", v["gate"], v["up"] or None))
+
+
+def soft_cap(v):
+    return {"out": [numerics.cap(x, one(v, "cap")) for x in v["x"]]}
 
 
 def sampling(v):
@@ -125,11 +152,11 @@ def log_probability(v):
 
 
 def weights(v):
-    row, scale = numerics.weight_row(v["float_bits"])
+    row, scale = checkpoint.weight_row(v["float_bits"])
     return {
         "out_weights": row,
         "out_scale": list(scale),
-        "out_gains": [numerics.gain(pattern) for pattern in v["gain_bits"]],
+        "out_gains": [checkpoint.gain(pattern) for pattern in v["gain_bits"]],
     }
 
 
@@ -140,10 +167,16 @@ FILES = {
         quantise,
         embed,
         rmsnorm,
+        layernorm,
+        normalise,
         linear,
+        bias,
         rope,
         attention,
         silu_gate,
+        gelu_tanh,
+        gelu_erf,
+        soft_cap,
         sampling,
         log_probability,
         weights,

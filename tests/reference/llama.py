@@ -1,11 +1,8 @@
-"""The Llama graph of docs/numerics.md, section 6, fed one token at a time."""
+"""The graph of Llama and its relatives (docs/numerics.md, section 6), fed one token at a time."""
 
-from kernels import add, attention, cache_key, cache_value, embed, linear, rmsnorm, rope, silu_gate
-
-
-def split(row, size):
-    """A row cut into heads."""
-    return [row[i : i + size] for i in range(0, len(row), size)]
+from graph import Cache, check, lookup, normed, normed_q16, project, split
+from kernels import add, attention, gate, rope
+from numerics import cap
 
 
 class Sequence:
@@ -14,39 +11,41 @@ class Sequence:
     def __init__(self, bundle):
         self.bundle = bundle
         self.position = 0
-        self.keys = [[[] for _ in range(bundle.kv_heads)] for _ in bundle.layers]
-        self.values = [[[] for _ in range(bundle.kv_heads)] for _ in bundle.layers]
+        self.caches = [Cache(bundle.kv_heads) for _ in bundle.layers]
 
     def feed(self, token):
         """Appends a token; the logits (Q16) of what follows it."""
-        b = self.bundle
-        if not 0 <= token < b.vocabulary:
-            raise ValueError("token %d outside the vocabulary" % token)
-        if self.position >= b.context:
-            raise ValueError("the context of %d positions is full" % b.context)
+        b, variant = self.bundle, self.bundle.variant
+        check(b, token, self.position)
+        x = lookup(b.embedding, token, variant.embedding_factor)
 
-        x = embed(b.embedding.rows[token], b.embedding.scales[token])
-
-        for layer, keys, values in zip(b.layers, self.keys, self.values):
-            a, exponent = rmsnorm(x, layer.attention_norm, b.epsilon)
-            q, k, v = (
-                split(linear(a, exponent, m.rows, m.scales), b.head_dim)
-                for m in (layer.query, layer.key, layer.value)
+        for layer, cache in zip(b.layers, self.caches):
+            a = normed(x, layer.attention_norm, b.epsilon)
+            q, k, v = (split(project(a, m), b.head_dim) for m in (layer.query, layer.key, layer.value))
+            if variant.qk_norm:
+                q = [normed_q16(head, layer.query_norm, b.epsilon) for head in q]
+                k = [normed_q16(head, layer.key_norm, b.epsilon) for head in k]
+            frequencies = b.local_frequencies if layer.window else b.frequencies
+            q = [rope(head, self.position, frequencies) for head in q]
+            k = [rope(head, self.position, frequencies) for head in k]
+            cache.append(k, v)
+            a = attention(
+                q, cache.keys, cache.values, layer.window, variant.attention_cap_q16, variant.score_divisor
             )
-            q = [rope(head, self.position, b.frequencies) for head in q]
-            k = [rope(head, self.position, b.frequencies) for head in k]
-            for g in range(b.kv_heads):
-                keys[g].append(cache_key(k[g]))
-                values[g].append(cache_value(v[g]))
-            a, exponent = attention(q, keys, values)
-            x = add(x, linear(a, exponent, layer.output.rows, layer.output.scales))
+            y = project(a, layer.output)
+            if variant.post_norms:
+                y = normed_q16(y, layer.attention_post_norm, b.epsilon)
+            x = add(x, y)
 
-            a, exponent = rmsnorm(x, layer.mlp_norm, b.epsilon)
-            gate = linear(a, exponent, layer.gate.rows, layer.gate.scales)
-            up = linear(a, exponent, layer.up.rows, layer.up.scales)
-            a, exponent = silu_gate(gate, up)
-            x = add(x, linear(a, exponent, layer.down.rows, layer.down.scales))
+            a = normed(x, layer.mlp_norm, b.epsilon)
+            a = gate(variant.activation, project(a, layer.gate), project(a, layer.up))
+            y = project(a, layer.down)
+            if variant.post_norms:
+                y = normed_q16(y, layer.mlp_post_norm, b.epsilon)
+            x = add(x, y)
 
         self.position += 1
-        a, exponent = rmsnorm(x, b.final_norm, b.epsilon)
-        return linear(a, exponent, b.head.rows, b.head.scales)
+        logits = project(normed(x, b.final_norm, b.epsilon), b.head)
+        if variant.final_cap_q16 is not None:
+            logits = [cap(v, variant.final_cap_q16) for v in logits]
+        return logits

@@ -6,20 +6,28 @@
 A line is {"position": p, "token": t, "logits": [one Q16 integer per vocabulary entry]}: the logits of
 what follows token t at position p. With --greedy N (or --new N) the largest logit is fed back N times, and
 those N positions are printed too.
+
+An encoder has one line per text: {"tokens": [...], "vector": [Q16 integers]}, and "classes": [one Q16 logit per class]
+if it is a classifier. --tokens is one text; a file may hold several.
 """
 
 import argparse
 import json
 import sys
 
-from bundle import Bundle, read_json
-from llama import Sequence
+import bert
+import gpt2
+import llama
+from bundle import Bundle
 from numerics import greedy
+from tensors import read_json
+
+DECODERS = {"llama": llama.Sequence, "gpt2": gpt2.Sequence}
 
 
 def records(bundle, tokens, new=0):
     """One record per fed token: the given tokens, then `new` greedy ones."""
-    sequence = Sequence(bundle)
+    sequence = DECODERS[bundle.architecture](bundle)
     logits = None
     for position in range(len(tokens) + new):
         token = tokens[position] if position < len(tokens) else greedy(logits)
@@ -27,24 +35,48 @@ def records(bundle, tokens, new=0):
         yield {"position": position, "token": token, "logits": logits}
 
 
+def text_record(bundle, tokens):
+    """The record of a text fed to an encoder."""
+    xs = bert.encode(bundle, tokens)
+    record = {"tokens": tokens, "vector": bert.vector(bundle, xs)}
+    if bundle.variant.classes:
+        record["classes"] = bert.class_logits(bundle, xs)
+    return record
+
+
 def first_difference(bundle, expected):
-    """The first difference between a list of records and their recomputation, or None."""
-    if not expected:
-        return "the file has no positions"
+    """The first difference between a list of positions and their recomputation, or None."""
     tokens = [record["token"] for record in expected]
     for want, have in zip(expected, records(bundle, tokens)):
         position = have["position"]
         if want["position"] != position:
             return "line %d: position %s, expected %d" % (position + 1, want["position"], position)
-        if len(want["logits"]) != len(have["logits"]):
-            return "position %d: the file has %d logits, the vocabulary %d" % (
-                position,
-                len(want["logits"]),
-                len(have["logits"]),
-            )
-        for i, (a, b) in enumerate(zip(want["logits"], have["logits"])):
-            if a != b:
-                return "position %d, index %d: expected %s, got %d" % (position, i, a, b)
+        difference = row_difference("position %d" % position, want["logits"], have["logits"])
+        if difference:
+            return difference
+    return None
+
+
+def first_text_difference(bundle, expected):
+    """The first difference between a list of texts and their recomputation, or None."""
+    for number, want in enumerate(expected, 1):
+        have = text_record(bundle, want["tokens"])
+        if set(want) != set(have):
+            return "line %d: it has %s, expected %s" % (number, sorted(want), sorted(have))
+        for name in sorted(set(have) - {"tokens"}):
+            difference = row_difference("line %d, %s" % (number, name), want[name], have[name])
+            if difference:
+                return difference
+    return None
+
+
+def row_difference(where, want, have):
+    """The first difference of two rows, or None."""
+    if len(want) != len(have):
+        return "%s: the file has %d values, the model %d" % (where, len(want), len(have))
+    for i, (a, b) in enumerate(zip(want, have)):
+        if a != b:
+            return "%s, index %d: expected %s, got %d" % (where, i, a, b)
     return None
 
 
@@ -52,14 +84,21 @@ def compare(bundle, path, tokens):
     """Prints the outcome of a comparison; the exit status."""
     with open(path, "rb") as file:
         expected = [read_json(line) for line in file if line.strip()]
-    if tokens is not None and [record["token"] for record in expected][: len(tokens)] != tokens:
+    fed = [token for record in expected for token in record.get("tokens", [record.get("token")])]
+    if not expected:
+        difference = "the file has no lines"
+    elif tokens is not None and fed[: len(tokens)] != tokens:
         difference = "the file does not start with the tokens given"
-    else:
+    elif bundle.architecture in DECODERS:
         difference = first_difference(bundle, expected)
+        done = "%d positions of %d logits" % (len(expected), bundle.vocabulary)
+    else:
+        difference = first_text_difference(bundle, expected)
+        done = "%d texts" % len(expected)
     if difference:
         print("DIFFERENT: " + difference)
         return 1
-    print("%d positions of %d logits, all equal" % (len(expected), bundle.vocabulary))
+    print(done + ", all equal")
     return 0
 
 
@@ -79,7 +118,13 @@ def main():
     bundle = Bundle(options.bundle)
     if options.compare is not None:
         return compare(bundle, options.compare, tokens)
-    for record in records(bundle, tokens, options.new):
+    if bundle.architecture not in DECODERS:
+        if options.new:
+            parser.error("an encoder does not generate")
+        lines = [text_record(bundle, tokens)]
+    else:
+        lines = records(bundle, tokens, options.new)
+    for record in lines:
         print(json.dumps(record, separators=(",", ":")), flush=True)
     return 0
 

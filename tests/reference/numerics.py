@@ -1,12 +1,10 @@
-"""Integer arithmetic of docs/numerics.md: sections 2, 3, 4, 7, 8 and 11.
+"""Integer arithmetic of docs/numerics.md: sections 2, 3, 4, 7 and 8.
 
 Everything is a Python integer; a "format" Qn in a comment says that x stands for x * 2^-n.
 Names are those of the text, so each function can be held next to its paragraph.
 """
 
-from fractions import Fraction
 from functools import lru_cache
-from math import isqrt
 
 # --- 2. Rounding -----------------------------------------------------------------------------
 
@@ -70,12 +68,19 @@ def reciprocal(d):
     return normal(round_div(1 << (b + 22), d), -(b + 22))
 
 
+def product(a, b):
+    """The scale nearest to the product of two."""
+    (m, e), (n, f) = a, b
+    return scale_from(m * n, e + f)
+
+
 # --- 3. Tables and elementary functions ------------------------------------------------------
 
 LN2_Q62 = 3196577161300663914
 LOG2E_Q62 = 6653256548922161245
 HALF_PI_Q62 = 7244019458077122842
 TURN_Q62 = 733972625820500306
+INV_SQRT_TAU_Q62 = 1839796536686825613
 LOG2E_Q32 = 6196328019
 LN2_Q32 = 2977044472
 
@@ -135,6 +140,51 @@ def sigmoid(x):
     if i >= 2048:
         return ONE_Q30
     return SIGMOID[i] + round_shift((SIGMOID[i + 1] - SIGMOID[i]) * r, 10)
+
+
+def _normal_table():
+    table = [0] * 2049
+    for i in range(1025):
+        term = total = i << 49  # Q56
+        k = 3
+        while term > 0:
+            term = term * i * i // (k << 14)
+            total += term
+            k += 2
+        log = i * i * LOG2E_Q62 >> 15
+        d = mul62(exp2_neg_q62(log % ONE_Q62), INV_SQRT_TAU_Q62)
+        n = log >> 62
+        r = max(0, bits(total) - 64)
+        above = round_shift((total >> r) * d, 88 + n - r)
+        table[1024 + i] = 2**29 + above
+        table[1024 - i] = 2**29 - above
+    return tuple(table)
+
+
+NORMAL = _normal_table()
+
+
+def normal_cdf(x):
+    """The normal distribution function for x in Q16; result Q30."""
+    offset = x + 8 * 2**16
+    if offset < 0:
+        return 0
+    i = offset >> 9
+    r = offset & 511
+    if i >= 2048:
+        return ONE_Q30
+    return NORMAL[i] + round_shift((NORMAL[i + 1] - NORMAL[i]) * r, 9)
+
+
+def cap(x, c):
+    """c * tanh(x / c), the soft cap of x by c >= 1, both in Q16."""
+    m, e = reciprocal(c)
+    return round_shift(c * (2 * sigmoid(rescale(x, m, e + 17)) - ONE_Q30), 30)
+
+
+def log2_cap(c):
+    """A soft cap for natural units as one for log2 units."""
+    return round_shift(c * LOG2E_Q32, 32)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -265,88 +315,3 @@ def log_sum_exp(logits):
 def log_probability(logits, target):
     """Natural logarithm of the softmax at `target`, Q16."""
     return logits[target] - log_sum_exp(logits)
-
-
-# --- 11. From a checkpoint to integers -------------------------------------------------------
-
-
-def decode_single(pattern):
-    """IEEE single bits as (signed significand n, exponent b): n * 2^b exactly."""
-    exponent = (pattern >> 23) & 255
-    fraction = pattern & (2**23 - 1)
-    if exponent == 255:
-        raise ValueError("NaN or infinity in a checkpoint")
-    n, b = (fraction | 2**23, exponent - 150) if exponent else (fraction, -149)
-    return (-n if pattern >> 31 else n), b
-
-
-def single_from_bf16(pattern):
-    """bf16 bits as the bits of the equal IEEE single."""
-    return pattern << 16
-
-
-def single_from_f16(pattern):
-    """f16 bits as the bits of the equal IEEE single."""
-    sign = (pattern >> 15) << 31
-    exponent = (pattern >> 10) & 31
-    fraction = pattern & 1023
-    if exponent == 31:
-        return sign | (255 << 23) | (fraction << 13)
-    if exponent:
-        return sign | ((exponent + 112) << 23) | (fraction << 13)
-    if fraction == 0:
-        return sign
-    up = 11 - bits(fraction)  # a subnormal half is a normal single
-    return sign | ((113 - up) << 23) | (((fraction << up) & 1023) << 13)
-
-
-def weight_row(patterns):
-    """One row of IEEE single bits as (weights, (mantissa, exponent))."""
-    row = [decode_single(p) for p in patterns]
-    low = min(b for _, b in row)
-    exact = [n << (b - low) for n, b in row]  # all over the common denominator 2^-low
-    maximum = max(map(abs, exact))
-    if maximum == 0:
-        return [0] * len(row), (2**22, -22)
-    weights = [round_div(127 * x, maximum) for x in exact]
-    n, b = row[list(map(abs, exact)).index(maximum)]
-    return weights, scale_from((abs(n) << 64) // 127, b - 64)
-
-
-def gain(pattern):
-    """IEEE single bits as a norm gain, Q20."""
-    n, b = decode_single(pattern)
-    g = shift_by(n, -(b + 20))
-    if abs(g) >= 2**30:
-        raise ValueError("norm gain out of range")
-    return g
-
-
-def nearest_double(x):
-    """The IEEE double nearest to a positive rational (ties to even), in its normal range, exactly."""
-    e = bits(x.numerator) - bits(x.denominator) - 53
-    if x / Fraction(2) ** e >= 2**53:
-        e += 1
-    return round(x / Fraction(2) ** e) * Fraction(2) ** e
-
-
-def epsilon_q32(text):
-    """The norm epsilon from the decimal text of the configuration (read as a double, docs/bundle.md), Q32."""
-    exact = nearest_double(Fraction(text))
-    return round_div(exact.numerator << 32, exact.denominator)
-
-
-def rope_frequencies(theta, head_dim):
-    """Turns per token (Q64) of each pair of a head."""
-    log = log2_by_squaring(theta, 57)
-    result = []
-    for i in range(head_dim // 2):
-        x = log * 2 * i // head_dim
-        power = exp2_neg_q62((x % 2**57) << 5)
-        result.append((power * TURN_Q62 >> 60) >> (x >> 57))
-    return result
-
-
-def attention_scale(head_dim):
-    """log2(e) / sqrt(head_dim) as a scale (section 5, attention)."""
-    return scale_from(isqrt(LOG2E_Q62**2 // head_dim), -62)

@@ -1,34 +1,20 @@
-"""Self-checks: facts that docs/numerics.md states, the golden vectors, and a small random bundle.
+"""Self-checks: facts that docs/numerics.md states about its arithmetic and kernels, and the golden vectors.
 
     python3 -m unittest discover tests/reference
 """
 
-import contextlib
-import io
-import json
+import math
 import os
-import struct
-import tempfile
 import unittest
-from fractions import Fraction
 from math import isqrt
 
 import golden
 import kernels
-import logits
 import numerics as n
-from bundle import NUMBERS, Bundle, BundleError
+from streams import stream
 
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "kernels", "golden")
 PRECISION = 256  # fractional bits of the constants computed below
-
-
-def stream(seed):
-    """An endless stream of reproducible 64-bit numbers."""
-    position = 0
-    while True:
-        yield n.random(seed, position)
-        position += 1
 
 
 def arctan_inverse(x):
@@ -70,6 +56,10 @@ class Rounding(unittest.TestCase):
             self.assertTrue(2**22 <= m < 2**23)
             self.assertLessEqual(2 * abs((1 << -e) - m * v), v)
 
+    def test_product(self):
+        self.assertEqual(n.product((2**22, -22), (2**23 - 1, 5)), (2**23 - 1, 5))
+        self.assertEqual(n.product((3 << 21, -22), (3 << 21, -22)), (9 << 19, -21))  # 1.5 * 1.5
+
 
 class Elementary(unittest.TestCase):
     def test_constants(self):
@@ -84,6 +74,7 @@ class Elementary(unittest.TestCase):
         self.assertEqual(n.LOG2E_Q62, log2e >> (PRECISION - 62))
         self.assertEqual(n.HALF_PI_Q62, pi >> (PRECISION - 61))
         self.assertEqual(n.TURN_Q62, turn >> (PRECISION - 62))
+        self.assertEqual(n.INV_SQRT_TAU_Q62, isqrt((1 << (124 + PRECISION)) // (2 * pi)))
         self.assertEqual(n.LN2_Q32, n.round_shift(ln2, PRECISION - 32))
         self.assertEqual(n.LOG2E_Q32, n.round_shift(log2e, PRECISION - 32))
 
@@ -109,6 +100,31 @@ class Elementary(unittest.TestCase):
         self.assertEqual(n.sigmoid(0), 2**29)
         self.assertEqual([n.sigmoid(x) for x in (-(2**20) - 1, -(2**31) + 1)], [0, 0])
         self.assertEqual([n.sigmoid(x) for x in (2**20, 2**31 - 1)], [2**30, 2**30])
+
+    def test_normal_table_is_that_of_the_error_function(self):
+        self.assertEqual(len(n.NORMAL), 2049)
+        self.assertEqual(list(n.NORMAL), sorted(n.NORMAL))
+        for i in range(2049):
+            self.assertEqual(n.NORMAL[i] + n.NORMAL[2048 - i], 2**30)
+            exact = (1 + math.erf((i - 1024) / 128 / math.sqrt(2))) / 2
+            self.assertLessEqual(abs(n.NORMAL[i] - exact * 2**30), 1)
+
+    def test_normal_cdf(self):
+        self.assertEqual(n.normal_cdf(0), 2**29)
+        self.assertEqual([n.normal_cdf(x) for x in (-(2**19) - 1, -(2**31) + 1)], [0, 0])
+        self.assertEqual([n.normal_cdf(x) for x in (2**19, 2**31 - 1)], [2**30, 2**30])
+        for x in range(-(2**19), 2**19, 997):
+            exact = (1 + math.erf(x / 2**16 / math.sqrt(2))) / 2
+            self.assertLess(abs(n.normal_cdf(x) / 2**30 - exact), 2e-6)
+
+    def test_soft_cap_is_the_hyperbolic_tangent(self):
+        for c in (2**16, 30 << 16, 2**30):
+            for k in range(-40, 41):
+                x = c * k // 8
+                self.assertLess(abs(n.cap(x, c) - c * math.tanh(x / c)), 1 + c * 6e-6)
+            self.assertEqual(n.cap(2**31 - 1, 2**16), 2**16)
+            self.assertEqual(n.cap(0, c), 0)
+        self.assertEqual(n.log2_cap(2**16), round(math.log2(math.e) * 2**16))
 
     def test_cos_sin(self):
         one = 2**30
@@ -183,55 +199,28 @@ class Choosing(unittest.TestCase):
         self.assertEqual(n.log_probability([0, -(2**31) + 1], 0), 0)
 
 
-class Import(unittest.TestCase):
-    def test_weight_row(self):
-        one, minus_half = 127 << 23, (1 << 31) | (126 << 23)
-        row, (m, e) = n.weight_row([one, minus_half, 0])
-        self.assertEqual(row, [127, -63, 0])  # -63.5 rounds up
-        self.assertEqual((m, e), n.scale_from(2**64 // 127, -64))
-        self.assertEqual(n.weight_row([0, 1 << 31]), ([0, 0], (2**22, -22)))
-        self.assertEqual(n.weight_row([1])[0], [127])  # the smallest subnormal
-        with self.assertRaises(ValueError):
-            n.weight_row([255 << 23])
-
-    def test_gain(self):
-        self.assertEqual(n.gain(127 << 23), 2**20)
-        self.assertEqual(n.gain((1 << 31) | (106 << 23)), 0)  # -2^-21 is a tie: toward plus infinity
-        self.assertEqual(n.gain(106 << 23), 1)
-        with self.assertRaises(ValueError):
-            n.gain(137 << 23)
-
-    def test_halves(self):
-        for pattern in range(2**16):
-            exponent, fraction = (pattern >> 10) & 31, pattern & 1023
-            if exponent == 31:
-                continue
-            exact = (fraction | 1024) << exponent >> 1 if exponent else fraction  # in units of 2^-24
-            significand, b = n.decode_single(n.single_from_f16(pattern))
-            self.assertEqual(abs(significand) << (b + 149), exact << 125)
-            self.assertEqual(n.single_from_f16(pattern) >> 31, pattern >> 15)
-        self.assertEqual(n.single_from_bf16(0x3F80), 127 << 23)
-
-    def test_epsilon(self):
-        self.assertEqual(n.epsilon_q32("1e-05"), 42950)
-        self.assertEqual(n.epsilon_q32("1"), 2**32)
-        for k in (-20, 0, 20, 60):  # the double nearest to 1 + (tie +- something) * 2^-52, times 2^k
-            for numerator, expected in ((1, 0), (3, 2)):
-                for nudge, up in ((-1, numerator // 2), (0, expected), (1, numerator // 2 + 1)):
-                    x = Fraction(2) ** k * (1 + Fraction(numerator * 2**100 + nudge, 2**153))
-                    self.assertEqual(n.nearest_double(x), Fraction(2) ** k * (1 + Fraction(up, 2**52)))
-
-    def test_frequencies(self):
-        first, *_, last = n.rope_frequencies(10000, 8)
-        self.assertEqual(first, n.TURN_Q62 << 2)
-        self.assertLess(abs(last - (n.TURN_Q62 << 2) // 1000), 2**10)
-
-
 class Kernels(unittest.TestCase):
     def test_rmsnorm_of_equal_channels(self):
         a, e = kernels.rmsnorm([5 << 16] * 4, [2**20] * 4, 0)
         self.assertEqual((a, e), ([2**14] * 4, -14))
         self.assertEqual(kernels.rmsnorm([0] * 4, [2**20] * 4, 0), ([0] * 4, -40))
+
+    def test_embedding_factor(self):
+        scale = (3 << 21, -22)
+        self.assertEqual(kernels.embed([2, -4], scale), [3 << 16, -6 << 16])
+        self.assertEqual(kernels.embed([2, -4], scale, (2**22, -19)), [24 << 16, -48 << 16])
+
+    def test_layernorm_is_rmsnorm_around_the_mean(self):
+        x, gains, biases = [9 << 16, 5 << 16, -(2 << 16)], [2**20, 3 << 19, -(2**20)], [0, 2**20, 2**19]
+        centred = [5 << 16, 1 << 16, -(6 << 16)]
+        self.assertEqual(kernels.norm(x, gains, [0] * 3, 7), kernels.norm(centred, gains, None, 7))
+        shifted = [v + b * 2**20 for v, b in zip(kernels.norm(centred, gains, None, 7), biases)]
+        self.assertEqual(kernels.layernorm(x, gains, biases, 7), n.quantise(shifted, 40))
+        self.assertEqual(kernels.normalise(x, gains, biases, 7), [n.round_shift(v, 24) for v in shifted])
+
+    def test_normalise_has_length_one_per_channel(self):
+        self.assertEqual(kernels.normalise([5 << 16, -(5 << 16)], [2**20, 2**21], None, 0), [2**16, -(2**17)])
+        self.assertEqual(kernels.normalise([5, 5], [2**20] * 2, [2**19, -(2**20)], 1), [2**15, -(2**16)])
 
     def test_rope_at_position_zero(self):
         self.assertEqual(kernels.rope([1, -2, 3, -4], 0, [2**60, 2**50]), [1, -2, 3, -4])
@@ -239,11 +228,40 @@ class Kernels(unittest.TestCase):
 
     def test_attention_to_one_position_is_its_value(self):
         head = [127 << 10, -(64 << 10), 0, 1 << 10]
-        out = kernels.attend([1 << 16] * 4, [kernels.cache_key([3 << 16] * 4)], [kernels.cache_value(head)])
+        out = kernels.attend([1 << 16] * 4, [kernels.cache_key([3 << 16] * 4)], [kernels.cache_value(head)], 4)
         self.assertTrue(all(abs(a - b) <= 1 for a, b in zip(out, head)))
 
     def test_zero_value_head(self):
         self.assertEqual(kernels.cache_value([0, 0]), ([0, 0], 0))
+
+    def test_a_window_is_attention_to_what_it_holds(self):
+        numbers = stream(5)
+        heads = [[next(numbers) % 2**18 - 2**17 for _ in range(4)] for _ in range(10)]
+        keys, values = [list(map(kernels.cache_key, heads))], [list(map(kernels.cache_value, heads))]
+        whole = kernels.attention(heads[:2], keys, values)
+        for window, first in ((1, 9), (4, 6), (10, 0), (11, 0)):
+            inside = kernels.attention(heads[:2], [keys[0][first:]], [values[0][first:]])
+            self.assertEqual(kernels.attention(heads[:2], keys, values, window), inside)
+            self.assertEqual(inside == whole, first == 0)
+
+    def test_a_divisor_other_than_the_width_of_a_head(self):
+        m, e = kernels.attention_scale(16)
+        self.assertEqual(kernels.attention_scale(64), (m, e - 1))
+
+    def test_shares(self):
+        constant = math.sqrt(8 / math.pi) * 2**30
+        self.assertEqual(round(constant), 1713444047)
+        self.assertEqual(round(constant * 0.044715), 76616651)
+        for x in range(-(2**19), 2**19, 997):
+            v = x / 2**16
+            tanh = math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))
+            self.assertLess(abs(kernels.gelu_tanh(x) / 2**30 - (1 + tanh) / 2), 6e-6)
+        self.assertEqual(kernels.gelu_tanh(2**31 - 1), 2**30)
+
+    def test_a_gate_of_ones_is_no_gate(self):
+        x = [3 << 16, -(1 << 14), 12345, -777]
+        for activation in kernels.SHARES:
+            self.assertEqual(kernels.gate(activation, x, [2**16] * 4), kernels.gate(activation, x))
 
 
 class Golden(unittest.TestCase):
@@ -259,131 +277,6 @@ class Golden(unittest.TestCase):
     @unittest.skipUnless(os.path.isdir(GOLDEN), "no golden vectors")
     def test_all(self):
         self.assertGreater(golden.check_directory(GOLDEN), 0)
-
-
-def write_bundle(directory, tied=False):
-    """A bundle of random weights, small enough to run in a moment."""
-    numbers = stream(4)
-    hidden, intermediate, vocabulary, heads, kv_heads, head_dim, layers = 12, 20, 30, 4, 2, 4, 2
-    tensors = {}
-
-    def matrix(name, outputs, inputs):
-        weights = bytes(max(1, next(numbers) % 256) for _ in range(outputs * inputs))
-        scales = []
-        for _ in range(outputs):
-            scales += [2**22 + next(numbers) % 2**22, -30]
-        tensors[name + ".weight"] = ("U8", [outputs, inputs], weights)
-        tensors[name + ".scale"] = ("I32", [outputs, 2], struct.pack("<%di" % len(scales), *scales))
-
-    def gains(name):
-        values = [2**20 + next(numbers) % 2**18 for _ in range(hidden)]
-        tensors[name + ".gain"] = ("I32", [hidden], struct.pack("<%di" % hidden, *values))
-
-    matrix("embedding", vocabulary, hidden)
-    for i in range(layers):
-        prefix = "layers.%d." % i
-        gains(prefix + "attention_norm")
-        gains(prefix + "mlp_norm")
-        matrix(prefix + "query", heads * head_dim, hidden)
-        matrix(prefix + "key", kv_heads * head_dim, hidden)
-        matrix(prefix + "value", kv_heads * head_dim, hidden)
-        matrix(prefix + "output", hidden, heads * head_dim)
-        matrix(prefix + "gate", intermediate, hidden)
-        matrix(prefix + "up", intermediate, hidden)
-        matrix(prefix + "down", hidden, intermediate)
-    gains("final_norm")
-    if not tied:
-        matrix("head", vocabulary, hidden)
-    frequencies = n.rope_frequencies(10000, head_dim)
-    tensors["rope.frequencies"] = ("U64", [len(frequencies)], struct.pack("<%dQ" % len(frequencies), *frequencies))
-
-    header, data = {}, b""
-    for name in sorted(tensors):
-        dtype, shape, content = tensors[name]
-        offsets = [len(data), len(data) + len(content)]
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
-        data += content
-    encoded = json.dumps(header).encode()
-    with open(os.path.join(directory, "weights.safetensors"), "wb") as file:
-        file.write(struct.pack("<Q", len(encoded)) + encoded + data)
-    manifest = {
-        "format_version": 1,
-        "architecture": "llama",
-        "formats": NUMBERS,
-        "vocabulary": vocabulary,
-        "context": 16,
-        "hidden": hidden,
-        "intermediate": intermediate,
-        "layers": layers,
-        "heads": heads,
-        "kv_heads": kv_heads,
-        "head_dim": head_dim,
-        "norm_epsilon_q32": 42950,
-        "tied_embeddings": tied,
-    }
-    with open(os.path.join(directory, "manifest.json"), "w", encoding="utf-8") as file:
-        json.dump(manifest, file)
-
-
-class SmallBundle(unittest.TestCase):
-    def setUp(self):
-        temporary = tempfile.TemporaryDirectory()
-        self.addCleanup(temporary.cleanup)
-        self.directory = temporary.name
-        write_bundle(self.directory)
-        self.bundle = Bundle(self.directory)
-
-    def test_a_prefix_decides_its_own_logits(self):
-        long = list(logits.records(self.bundle, [1, 5, 29, 0], 3))
-        self.assertEqual(len(long), 7)
-        self.assertEqual(long[:3], list(logits.records(self.bundle, [1, 5, 29])))
-        self.assertEqual(long[4]["token"], n.greedy(long[3]["logits"]))
-        self.assertGreater(len(set(long[3]["logits"])), 20)
-
-    def test_tied_embeddings(self):
-        write_bundle(self.directory, tied=True)
-        tied = Bundle(self.directory)
-        self.assertIs(tied.head, tied.embedding)
-        self.assertEqual(len(list(logits.records(tied, [3]))), 1)
-
-    def test_compare(self):
-        path = os.path.join(self.directory, "logits.jsonl")
-        records = list(logits.records(self.bundle, [1, 2, 3]))
-        for change, status in ((0, 0), (1, 1)):
-            records[2]["logits"][7] += change
-            with open(path, "w", encoding="utf-8") as file:
-                file.writelines(json.dumps(record) + "\n" for record in records)
-            output = io.StringIO()
-            with contextlib.redirect_stdout(output):
-                self.assertEqual(logits.compare(self.bundle, path, None), status)
-        self.assertIn("position 2, index 7", output.getvalue())
-
-    def test_limits(self):
-        with self.assertRaises(ValueError):
-            list(logits.records(self.bundle, [30]))
-        with self.assertRaises(ValueError):
-            list(logits.records(self.bundle, [1] * 17))
-
-    def test_another_format_is_refused(self):
-        write_bundle(self.directory, tied=False)
-        path = os.path.join(self.directory, "manifest.json")
-        with open(path, encoding="utf-8") as file:
-            manifest = json.load(file)
-        for name, value in (("architecture", "other"), ("format_version", 2), ("tied_embeddings", True)):
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump(dict(manifest, **{name: value}), file)
-            with self.assertRaises(BundleError):  # the last one leaves the head's tensors over
-                Bundle(self.directory)
-
-    def test_wrong_shape_is_refused(self):
-        path = os.path.join(self.directory, "manifest.json")
-        with open(path, encoding="utf-8") as file:
-            manifest = json.load(file)
-        manifest["hidden"] += 1
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(manifest, file)
-        with self.assertRaises(BundleError):
-            Bundle(self.directory)
 
 
 if __name__ == "__main__":
