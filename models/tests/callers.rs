@@ -26,7 +26,13 @@ fn engine() -> Shared {
 }
 
 fn request(token: u32, max_new: usize) -> Request {
-    Request { prompt: vec![TokenId(token)], max_new, sampling: Sampling::GREEDY, stop: Vec::new() }
+    Request {
+        prompt: vec![TokenId(token)],
+        max_new,
+        sampling: Sampling::GREEDY,
+        stop: Vec::new(),
+        constraint: None,
+    }
 }
 
 fn lost() -> BackendError {

@@ -6,7 +6,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use metis_kernels::{
-    Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest, Scalar, TokenId,
+    Activation, Attention, Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest,
+    Scalar, Scale, SoftCap, TokenId,
 };
 
 /// What happens; the number counts from one.
@@ -46,11 +47,13 @@ type Activations = <Scalar as Backend>::Activations;
 type KvCache = <Scalar as Backend>::KvCache;
 type Linear = <Scalar as Backend>::Linear;
 type Norm = <Scalar as Backend>::Norm;
+type Bias = <Scalar as Backend>::Bias;
 type Rope = <Scalar as Backend>::Rope;
 
 impl Backend for Interrupted {
     type Linear = Linear;
     type Norm = Norm;
+    type Bias = Bias;
     type Rope = Rope;
     type Residual = Residual;
     type Activations = Activations;
@@ -71,6 +74,10 @@ impl Backend for Interrupted {
 
     fn load_norm(&self, weights: NormWeights<'_>) -> Result<Norm, BackendError> {
         self.scalar.load_norm(weights)
+    }
+
+    fn load_bias(&self, values_q16: &[i32]) -> Result<Bias, BackendError> {
+        self.scalar.load_bias(values_q16)
     }
 
     fn load_rope(&self, frequencies_q64: &[u64], context: usize) -> Result<Rope, BackendError> {
@@ -97,12 +104,24 @@ impl Backend for Interrupted {
         self.scalar.copy_positions(from, positions, to, at)
     }
 
-    fn embed(&self, table: &Linear, tokens: &[TokenId], out: &mut Residual) -> Done {
-        self.scalar.embed(table, tokens, out)
+    fn embed(&self, table: &Linear, tokens: &[TokenId], factor: Scale, out: &mut Residual) -> Done {
+        self.scalar.embed(table, tokens, factor, out)
     }
 
-    fn rmsnorm(&self, x: &Residual, norm: &Norm, out: &mut Activations) -> Done {
-        self.scalar.rmsnorm(x, norm, out)
+    fn norm(&self, x: &Residual, norm: &Norm, out: &mut Activations) -> Done {
+        self.scalar.norm(x, norm, out)
+    }
+
+    fn normalise(&self, x: &mut Residual, norm: &Norm) -> Done {
+        self.scalar.normalise(x, norm)
+    }
+
+    fn quantise(&self, x: &Residual, out: &mut Activations) -> Done {
+        self.scalar.quantise(x, out)
+    }
+
+    fn argmax(&self, x: &Activations, weights: &Linear, out: &mut Vec<TokenId>) -> Done {
+        self.scalar.argmax(x, weights, out)
     }
 
     fn linear(&self, x: &Activations, weights: &Linear, out: &mut Residual) -> Done {
@@ -115,7 +134,7 @@ impl Backend for Interrupted {
 
     fn attention(
         &self,
-        layer: usize,
+        attention: Attention,
         rows: &[Row],
         q: &Residual,
         k: &Residual,
@@ -123,11 +142,25 @@ impl Backend for Interrupted {
         caches: &mut [&mut KvCache],
         out: &mut Activations,
     ) -> Done {
-        self.scalar.attention(layer, rows, q, k, v, caches, out)
+        self.scalar.attention(attention, rows, q, k, v, caches, out)
     }
 
-    fn silu_gate(&self, gate: &Residual, up: &Residual, out: &mut Activations) -> Done {
-        self.scalar.silu_gate(gate, up, out)
+    fn gate(
+        &self,
+        activation: Activation,
+        gate: &Residual,
+        up: Option<&Residual>,
+        out: &mut Activations,
+    ) -> Done {
+        self.scalar.gate(activation, gate, up, out)
+    }
+
+    fn add_bias(&self, x: &mut Residual, bias: &Bias) -> Done {
+        self.scalar.add_bias(x, bias)
+    }
+
+    fn soft_cap(&self, x: &mut Residual, cap: SoftCap) -> Done {
+        self.scalar.soft_cap(x, cap)
     }
 
     fn add(&self, x: &mut Residual, y: &Residual) -> Done {
