@@ -118,7 +118,7 @@ fn unsupported_architectures_are_named_with_those_that_are_supported() {
     config["model_type"] = serde_json::json!("gpt_neox");
     folder.write("checkpoint/config.json", &config.to_string());
     let (from, to) = (folder.text("checkpoint"), folder.text("bundle"));
-    refused(&["model", "import", &from, "-o", &to], &["GPTNeoXForCausalLM", "LlamaForCausalLM"]);
+    refused(&["model", "import", &from, "-o", &to], &["GPTNeoXForCausalLM", "llama, mistral, qwen2", "GGUF"]);
     assert!(!folder.path("bundle").exists(), "nothing is left behind");
 }
 
