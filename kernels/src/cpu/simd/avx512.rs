@@ -214,7 +214,7 @@ fn scores<const T: usize>(keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut
 #[inline]
 fn requantise_sums([high, low]: [__m512i; 2], mantissas: __m512i, exponents: __m512i) -> Sixteen {
     let shifts = _mm512_sub_epi32(_mm512_setzero_si512(), exponents);
-    // |256 high| and |low| are at most 2^30, and a shift of 25 and more leaves less than 31 bits of the product with 24 bits.
+    // |256 high| and |low| are at most 2^30, and a shift of 25 and more leaves 31 bits of the product with a mantissa.
     let wide =
         outside(high, -(1 << 22), 1 << 23) | outside(low, -(1 << 30), 1 << 31) | outside(shifts, 25, 38);
     if wide != 0 {
