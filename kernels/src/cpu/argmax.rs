@@ -31,10 +31,13 @@ pub(super) fn argmax<S: Simd>(
     let groups = weights.panels().div_ceil(group);
     let one = |i: usize| {
         let first = i * group;
-        match weights.panels() - first {
-            4.. if group >= 4 => job.panels::<4>(first, &bests),
-            left => (first..first + left.min(group)).for_each(|panel| job.panels::<1>(panel, &bests)),
-        }
+        simd.run(
+            #[inline(always)]
+            || match weights.panels() - first {
+                4.. if group >= 4 => job.panels::<4>(first, &bests),
+                left => (first..first + left.min(group)).for_each(|panel| job.panels::<1>(panel, &bests)),
+            },
+        );
     };
     if pool.threads() > 1 {
         pool.run(|| (0..groups).into_par_iter().for_each(one));
@@ -89,6 +92,7 @@ struct Job<'a, S> {
 
 impl<S: Simd> Job<'_, S> {
     /// `P` panels for all rows.
+    #[inline(always)]
     fn panels<const P: usize>(&self, panel: usize, bests: &[AtomicU64]) {
         for (rows, bests) in
             self.rows.chunks(S::BOUND_ROWS.min(ROWS)).zip(bests.chunks(S::BOUND_ROWS.min(ROWS)))
@@ -109,6 +113,7 @@ impl<S: Simd> Job<'_, S> {
         }
     }
 
+    #[inline(always)]
     fn tile<const P: usize, const T: usize>(
         &self,
         panel: usize,
@@ -134,7 +139,7 @@ impl<S: Simd> Job<'_, S> {
     fn improve(&self, row: PlaneRow<'_>, first: usize, bounds: &Sixteen, best: &AtomicU64) {
         let known = best.load(Ordering::Relaxed);
         // Zero is no key: then everything could be.
-        if known != 0 && bounds.iter().all(|&bound| bound < value(known)) {
+        if known != 0 && bounds.iter().copied().fold(i32::MIN, i32::max) < value(known) {
             return;
         }
         for (lane, &bound) in bounds.iter().enumerate().take(self.weights.outputs().saturating_sub(first)) {

@@ -1,5 +1,7 @@
 //! The matrix product: tiles of panels by rows, shared out by panels.
 
+use core::ops::Range;
+
 use super::packed::{LANES, PackedLinear};
 use super::planes::Planes;
 use super::shared::{Columns, for_each_group};
@@ -16,15 +18,18 @@ pub(super) fn linear<S: Simd>(simd: S, pool: &Pool, x: &Planes, weights: &Packed
     let job = Job { simd, x, weights };
     for_each_group(pool, share, out.rows_mut(), weights.outputs(), S::STREAMS * LANES, |column, columns| {
         let first = column / LANES;
-        match weights.panels() - first {
-            4.. if S::STREAMS >= 4 => job.panels::<4>(first, columns),
-            3 if S::STREAMS >= 4 => {
-                job.panels::<2>(first, columns);
-                job.panels::<1>(first + 2, columns);
-            }
-            2.. if S::STREAMS >= 2 => job.panels::<2>(first, columns),
-            _ => job.panels::<1>(first, columns),
-        }
+        simd.run(
+            #[inline(always)]
+            || match weights.panels() - first {
+                4.. if S::STREAMS >= 4 => job.panels::<4>(first, columns),
+                3 if S::STREAMS >= 4 => {
+                    job.panels::<2>(first, columns);
+                    job.panels::<1>(first + 2, columns);
+                }
+                2.. if S::STREAMS >= 2 => job.panels::<2>(first, columns),
+                _ => job.panels::<1>(first, columns),
+            },
+        );
     });
 }
 
@@ -36,31 +41,44 @@ struct Job<'a, S> {
 
 impl<S: Simd> Job<'_, S> {
     /// `P` panels for all rows.
+    #[inline(always)]
     fn panels<const P: usize>(&self, panel: usize, out: &mut Columns<'_>) {
         let rows = self.x.rows();
-        let mut row = 0;
-        while row < rows {
-            let count = S::ROWS.min(rows - row);
-            match count {
-                4.. => self.tile::<P, 4>(panel, row, out),
-                3 => self.tile::<P, 3>(panel, row, out),
-                2 => self.tile::<P, 2>(panel, row, out),
-                _ => self.tile::<P, 1>(panel, row, out),
-            }
-            row += count;
+        let left = rows - rows % S::ROWS;
+        self.tiles_of::<P>(S::ROWS, panel, 0..left, out);
+        self.tiles_of::<P>(rows - left, panel, left..rows, out);
+    }
+
+    /// Tiles of `count` rows, at most 4.
+    #[inline(always)]
+    fn tiles_of<const P: usize>(
+        &self,
+        count: usize,
+        panel: usize,
+        rows: Range<usize>,
+        out: &mut Columns<'_>,
+    ) {
+        match count {
+            4.. => self.tiles::<P, 4>(panel, rows, out),
+            3 => self.tiles::<P, 3>(panel, rows, out),
+            2 => self.tiles::<P, 2>(panel, rows, out),
+            _ => self.tiles::<P, 1>(panel, rows, out),
         }
     }
 
-    fn tile<const P: usize, const T: usize>(&self, panel: usize, row: usize, out: &mut Columns<'_>) {
+    #[inline(always)]
+    fn tiles<const P: usize, const T: usize>(&self, panel: usize, rows: Range<usize>, out: &mut Columns<'_>) {
         let mut results: [[Sixteen; T]; P] = [[[0; LANES]; T]; P];
         let panels = core::array::from_fn(|p| {
             let (blocks, scales) = self.weights.panel(panel + p);
             Panel { blocks, scales }
         });
-        self.simd.linear(panels, core::array::from_fn(|t| self.x.plane(row + t)), &mut results);
-        for (p, rows) in results.iter().enumerate() {
-            for (t, values) in rows.iter().enumerate() {
-                out.write(row + t, (panel + p) * LANES, values);
+        for row in rows.step_by(T) {
+            self.simd.linear(panels, core::array::from_fn(|t| self.x.plane(row + t)), &mut results);
+            for (p, rows) in results.iter().enumerate() {
+                for (t, values) in rows.iter().enumerate() {
+                    out.write(row + t, (panel + p) * LANES, values);
+                }
             }
         }
     }

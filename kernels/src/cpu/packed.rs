@@ -6,7 +6,7 @@
 
 use std::sync::OnceLock;
 
-use super::argmax::norm;
+use super::argmax::norm as root;
 use super::pages::{Pages, Region};
 use crate::backend::{BackendError, LinearWeights};
 use crate::formats::Scale;
@@ -85,14 +85,20 @@ impl PackedLinear {
     pub(crate) fn norms(&self) -> &[[i32; LANES]] {
         self.norms.get_or_init(|| {
             let panel = |panel: usize| {
-                core::array::from_fn(|lane| {
-                    let output = panel * LANES + lane;
-                    if output >= self.outputs {
-                        return 0;
+                let mut squares = [0u32; LANES];
+                for block in self.panel(panel).0 {
+                    for (square, bytes) in squares.iter_mut().zip(block.0.chunks_exact(DEPTH)) {
+                        // At most 131,071 * 127^2, which fits.
+                        *square +=
+                            bytes.iter().map(|&b| i32::from((b ^ 0x80) as i8).pow(2) as u32).sum::<u32>();
                     }
-                    let square = |w: i8| u64::from(w.unsigned_abs()).pow(2);
-                    norm(self.row(output).0.map(square).sum())
-                })
+                }
+                let count = (self.outputs - panel * LANES).min(LANES);
+                let mut norms = [0; LANES];
+                for (norm, &square) in norms.iter_mut().zip(&squares[..count]) {
+                    *norm = root(u64::from(square));
+                }
+                norms
             };
             (0..self.panels()).map(panel).collect()
         })

@@ -4,6 +4,7 @@ use core::marker::PhantomData;
 
 use rayon::prelude::*;
 
+use super::packed::LANES;
 use crate::pool::Pool;
 
 /// Tasks for each thread, so that a thread that was delayed leaves its share to others.
@@ -22,16 +23,19 @@ pub(super) struct Columns<'a> {
 
 impl Columns<'_> {
     /// Writes as many of `values` as there are columns from `column` on.
-    pub(super) fn write(&mut self, row: usize, column: usize, values: &[i32]) {
+    #[inline(always)]
+    pub(super) fn write(&mut self, row: usize, column: usize, values: &[i32; LANES]) {
         assert!(row < self.rows && self.first <= column && column <= self.end);
-        let count = values.len().min(self.end - column);
+        let count = LANES.min(self.end - column);
         // SAFETY: the row and the columns are in bounds, and the columns are this value's own.
         unsafe {
-            core::ptr::copy_nonoverlapping(
-                values.as_ptr(),
-                self.values.add(row * self.width + column),
-                count,
-            );
+            let out = self.values.add(row * self.width + column);
+            if count == LANES {
+                // A length that the compiler knows: no call.
+                out.cast::<[i32; LANES]>().write_unaligned(*values);
+            } else {
+                core::ptr::copy_nonoverlapping(values.as_ptr(), out, count);
+            }
         }
     }
 }

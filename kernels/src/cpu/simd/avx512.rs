@@ -124,7 +124,7 @@ fn linear<const P: usize, const T: usize>(
         for t in 0..T {
             let base = _mm512_set1_epi32(rows[t].exponent + RESIDUAL_BITS as i32);
             let exponents = _mm512_add_epi32(exponents, base);
-            out[p][t] = requantise(sums[p][t], mantissas, exponents);
+            out[p][t] = requantise_sums(sums[p][t], mantissas, exponents);
         }
     }
 }
@@ -170,7 +170,7 @@ fn bounds<const P: usize, const T: usize>(
             // Below 131,071 * 127 * 128 and what rounding up adds, which is below 2^31.
             let low = _mm512_mullo_epi32(norms, _mm512_set1_epi32(low_norms[t]));
             let base = _mm512_set1_epi32(rows[t].exponent + RESIDUAL_BITS as i32);
-            out[p][t] = requantise([sums[p][t], low], mantissas, _mm512_add_epi32(exponents, base));
+            out[p][t] = requantise_sums([sums[p][t], low], mantissas, _mm512_add_epi32(exponents, base));
         }
     }
 }
@@ -209,43 +209,120 @@ fn scores<const T: usize>(keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut
     }
 }
 
+/// [`requantise`] for the sums of a matrix product, which rarely need more than 31 bits: then one product of 32 bits does for each lane.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn requantise_sums([high, low]: [__m512i; 2], mantissas: __m512i, exponents: __m512i) -> Sixteen {
+    let shifts = _mm512_sub_epi32(_mm512_setzero_si512(), exponents);
+    // |256 high| and |low| are at most 2^30, and a shift of 25 and more leaves 31 bits of the product with a mantissa.
+    let wide =
+        outside(high, -(1 << 22), 1 << 23) | outside(low, -(1 << 30), 1 << 31) | outside(shifts, 25, 38);
+    if wide != 0 {
+        return requantise([high, low], mantissas, exponents);
+    }
+    let sums = _mm512_add_epi32(_mm512_slli_epi32::<8>(high), low);
+    let shifts = _mm512_sub_epi32(shifts, _mm512_set1_epi32(1));
+    let even = _mm512_srav_epi64(_mm512_mul_epi32(sums, mantissas), evens(shifts));
+    let odd = _mm512_srav_epi64(_mm512_mul_epi32(odds(sums), odds(mantissas)), odds(shifts));
+    // One bit is left to round by.
+    let halves = merge(even, odd);
+    stored(_mm512_srai_epi32::<1>(_mm512_add_epi32(halves, _mm512_set1_epi32(1))))
+}
+
 /// `rescale(256 * high + low, mantissa, exponent)` for each lane.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 fn requantise([high, low]: [__m512i; 2], mantissas: __m512i, exponents: __m512i) -> Sixteen {
     let shifts = _mm512_sub_epi32(_mm512_setzero_si512(), exponents);
-    if _mm512_movepi32_mask(shifts) != 0 {
-        // Some lanes scale up: only tiny models with huge scales do.
-        return rescale_halves([lanes(high), lanes(low)], &lanes(mantissas), &lanes(exponents), 0);
+    if outside(shifts, 1, 62) != 0 {
+        // Some lanes scale up, which only tiny models with huge scales do, or vanish.
+        return rescale_halves([stored(high), stored(low)], &stored(mantissas), &stored(exponents), 0);
     }
-    let half = |i: usize, v: __m512i| {
-        if i == 0 { _mm512_castsi512_si256(v) } else { _mm512_extracti64x4_epi64::<1>(v) }
-    };
-    let one = _mm512_set1_epi64(1);
+    let shifts = _mm512_sub_epi32(shifts, _mm512_set1_epi32(1));
     let limit = _mm512_set1_epi64(i64::from(i32::MAX));
-    let mut out = [0; LANES];
-    for i in 0..2 {
-        let wide = |v: __m512i| _mm512_cvtepi32_epi64(half(i, v));
-        let (mantissas, shifts) = (wide(mantissas), wide(shifts));
-        let (high, low) = (_mm512_mul_epi32(wide(high), mantissas), _mm512_mul_epi32(wide(low), mantissas));
+    let lowest = _mm512_sub_epi64(_mm512_setzero_si512(), limit);
+    let rescaled = |high: __m512i, low: __m512i, mantissas: __m512i, shifts: __m512i| {
+        let (high, low) = (_mm512_mul_epi32(high, mantissas), _mm512_mul_epi32(low, mantissas));
         let product = _mm512_add_epi64(_mm512_slli_epi64::<8>(high), low);
-        // A shift of zero has no half: 1 << (0 - 1) is zero here, as are all counts past 63.
-        let step = _mm512_sllv_epi64(one, _mm512_sub_epi64(shifts, one));
-        let rounded = _mm512_srav_epi64(_mm512_add_epi64(product, step), shifts);
-        let kept = _mm512_cmple_epi64_mask(shifts, _mm512_set1_epi64(62));
-        let rounded = _mm512_maskz_mov_epi64(kept, rounded);
-        let lowest = _mm512_sub_epi64(_mm512_setzero_si512(), limit);
-        let clamped = _mm512_max_epi64(_mm512_min_epi64(rounded, limit), lowest);
-        // SAFETY: eight lanes from lane 0 or 8 of sixteen.
-        unsafe { _mm256_storeu_si256(out.as_mut_ptr().add(8 * i).cast(), _mm512_cvtepi64_epi32(clamped)) };
-    }
-    out
+        // One bit is left to round by.
+        let halves = _mm512_add_epi64(_mm512_srav_epi64(product, shifts), _mm512_set1_epi64(1));
+        _mm512_max_epi64(_mm512_min_epi64(_mm512_srai_epi64::<1>(halves), limit), lowest)
+    };
+    let even = rescaled(high, low, mantissas, evens(shifts));
+    let odd = rescaled(odds(high), odds(low), odds(mantissas), odds(shifts));
+    stored(merge(even, odd))
+}
+
+/// The lanes outside `first .. first + count`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn outside(v: __m512i, first: i32, count: u32) -> __mmask16 {
+    let from_first = _mm512_sub_epi32(v, _mm512_set1_epi32(first));
+    _mm512_cmpge_epu32_mask(from_first, _mm512_set1_epi32(count as i32))
+}
+
+/// The even lanes, with zeros above.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn evens(v: __m512i) -> __m512i {
+    _mm512_maskz_mov_epi32(0x5555, v)
+}
+
+/// The odd lanes in place of the even ones, with zeros above.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn odds(v: __m512i) -> __m512i {
+    _mm512_srli_epi64::<32>(v)
+}
+
+/// The low halves of lanes of 64 bits: of `odd` in the odd lanes, of `even` in the even ones.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn merge(even: __m512i, odd: __m512i) -> __m512i {
+    _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64::<32>(odd))
 }
 
 #[target_feature(enable = "avx512f")]
-fn lanes(v: __m512i) -> Sixteen {
+#[inline]
+fn stored(v: __m512i) -> Sixteen {
     let mut out = [0; LANES];
     // SAFETY: sixteen lanes of 32 bits.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) };
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Sums around the bounds between the two ways, and anywhere.
+    fn sums(edge: i32) -> impl Strategy<Value = i32> {
+        prop_oneof![edge - 2..edge + 2, -edge - 2..-edge + 2, -edge..edge, -1_000..1_000]
+    }
+
+    proptest! {
+        #[test]
+        fn requantised_sums_are_rescaled(
+            high in prop::array::uniform16(sums(1 << 22)), low in prop::array::uniform16(sums(1 << 30)),
+            mantissas in prop::array::uniform16(1i32 << 22..1 << 23),
+            exponents in prop_oneof![
+                prop::array::uniform16(-62i32..=-25), prop::array::uniform16(-70i32..8), prop::array::uniform16(-26i32..-22),
+            ],
+        ) {
+            if Avx512::detect().is_none() {
+                return Ok(());
+            }
+            let expected = rescale_halves([high, low], &mantissas, &exponents, 0);
+            // SAFETY: the processor has the instructions; arrays of sixteen.
+            let results = unsafe {
+                let load = |v: &Sixteen| _mm512_loadu_si512(v.as_ptr().cast());
+                let (sums, mantissas) = ([load(&high), load(&low)], load(&mantissas));
+                let exponents = load(&exponents);
+                [requantise_sums(sums, mantissas, exponents), requantise(sums, mantissas, exponents)]
+            };
+            prop_assert_eq!(results, [expected; 2]);
+        }
+    }
 }
