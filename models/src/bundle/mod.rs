@@ -135,7 +135,7 @@ impl Bundle {
         }
     }
 
-    fn tensor(&self, name: &str) -> Result<&[u8], BundleError> {
+    pub(crate) fn tensor(&self, name: &str) -> Result<&[u8], BundleError> {
         self.tensors.bytes(self.weights.as_ref(), name)
     }
 

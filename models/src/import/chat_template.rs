@@ -52,7 +52,12 @@ pub(super) fn of_folder(folder: &Path, json: &[u8], tokenizer: &Tokenizer) -> Ch
     let Some(source) = source.or_else(|| in_config(&config["chat_template"])) else {
         return ChatTemplate::Missing;
     };
-    match derive(&source, &config, json, tokenizer) {
+    of_text(&source, &config, json, tokenizer)
+}
+
+/// A template, and the names that it may use for special tokens: `bos_token` and others, as in `tokenizer_config.json`.
+pub(super) fn of_text(source: &str, names: &Value, json: &[u8], tokenizer: &Tokenizer) -> ChatTemplate {
+    match derive(source, names, json, tokenizer) {
         Ok(format) => ChatTemplate::Kept(format),
         Err(error) => ChatTemplate::LeftOut(error.to_string()),
     }

@@ -403,8 +403,12 @@ fn epsilon_q32(path: &Path, field: &str, epsilon: f64) -> Result<i64, ImportErro
 }
 
 fn soft_cap(path: &Path, cap: f64) -> Result<i32, ImportError> {
-    let cap_q16 = numbers::fixed(cap, 16).filter(|cap| (1 << 16..=1 << 30).contains(cap));
-    cap_q16
-        .and_then(|cap| i32::try_from(cap).ok())
+    soft_cap_q16(cap)
         .ok_or_else(|| ImportError::format(path, format!("a soft cap of {cap} is not between 1 and 16384")))
+}
+
+/// A soft cap in Q16; `None` unless it is in `1 ..= 16384`.
+pub(super) fn soft_cap_q16(cap: f64) -> Option<i32> {
+    let cap_q16 = numbers::fixed(cap, 16).filter(|cap| (1 << 16..=1 << 30).contains(cap));
+    cap_q16.and_then(|cap| i32::try_from(cap).ok())
 }

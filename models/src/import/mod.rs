@@ -77,8 +77,9 @@ impl Source {
 
     fn chat_template(&self, json: &[u8], tokenizer: &Tokenizer) -> ChatTemplate {
         match self {
-            Self::Llama2c { .. } | Self::Gguf(_) => ChatTemplate::Missing,
+            Self::Llama2c { .. } => ChatTemplate::Missing,
             Self::HuggingFace(folder) => chat_template::of_folder(folder, json, tokenizer),
+            Self::Gguf(file) => gguf::chat_template(file, json, tokenizer),
         }
     }
 
@@ -214,7 +215,7 @@ pub enum ImportError {
     },
     /// An architecture, or a variant of one, without a fixed-point graph.
     #[error(
-        "{what} is not supported; supported model types: {}, GGUF files of architecture llama, and llama2.c version 0",
+        "{what} is not supported; supported model types: {}, their decoders but GPT-2 in GGUF files, and llama2.c version 0",
         config::MODEL_TYPES.join(", ")
     )]
     Unsupported {

@@ -12,6 +12,8 @@ pub(crate) enum Names {
     Gemma,
     /// Gemma 2 and 3: also other names for norms.
     GemmaPostNorms,
+    /// Gemma 2 and 3 as GGUF files store them: gains as they are.
+    PostNorms,
     /// GPT-2: matrices are transposed, and queries, keys and values are one.
     Gpt2 {
         /// What stands before every name.
@@ -90,11 +92,13 @@ pub(crate) fn source(
     let suffix = if kind == "bias" { "bias" } else { "weight" };
     let whole = |name: String| SourceTensor { name, shape: spec.shape.clone(), part: Part::Whole };
     let mut source = match shape.names {
-        Names::Llama | Names::Gemma | Names::GemmaPostNorms => {
+        Names::Llama | Names::Gemma | Names::GemmaPostNorms | Names::PostNorms => {
             let mut source = whole(format!("{}.{suffix}", llama(shape.names, layer, part)?));
             let is_rotary = matches!(part, "query" | "key");
             source.part = match spec.content {
-                Content::Gains if shape.names != Names::Llama => Part::PlusOne,
+                Content::Gains if matches!(shape.names, Names::Gemma | Names::GemmaPostNorms) => {
+                    Part::PlusOne
+                }
                 Content::Weights | Content::Biases if is_rotary => Part::Rotary,
                 _ => Part::Whole,
             };
@@ -133,7 +137,7 @@ fn llama(names: Names, layer: &str, part: &str) -> Option<String> {
         ("head", _) => return Some("lm_head".into()),
         ("final_norm", _) => return Some("model.norm".into()),
         ("attention_norm", _) => "input_layernorm",
-        ("mlp_norm", Names::GemmaPostNorms) => "pre_feedforward_layernorm",
+        ("mlp_norm", Names::GemmaPostNorms | Names::PostNorms) => "pre_feedforward_layernorm",
         ("mlp_norm" | "attention_post_norm", _) => "post_attention_layernorm",
         ("mlp_post_norm", _) => "post_feedforward_layernorm",
         ("query_norm", _) => "self_attn.q_norm",

@@ -55,6 +55,11 @@ impl Reference {
         let variables = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         let model = match source {
             Source::HuggingFace(folder) => Float::hugging_face(folder, &checkpoint.shape, variables)?,
+            Source::Gguf(_) if checkpoint.shape.pairs == RotaryPairs::Halves => {
+                return Err(ReferenceError::Unsupported(
+                    "reader for GGUF files of this family (compare with the Hugging Face folder)",
+                ));
+            }
             Source::Llama2c { .. } | Source::Gguf(_) => neighbours::load(&checkpoint.shape, variables)?,
         };
         Ok(Self { model, pooling: checkpoint.shape.variant.pooling })

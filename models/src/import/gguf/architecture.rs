@@ -1,53 +1,14 @@
-//! What GGUF calls the parts of a transformer: one row per architecture.
+//! The shape and the tensors of a GGUF file; what its architectures differ in is in [`families`](super::families).
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use super::families::{ARCHITECTURES, Architecture, EMBEDDING, HEAD, TENSORS};
 use super::header::{Header, TensorInfo, Value};
-use crate::bundle::{Architecture as Graph, MAX_LAYERS, Variant};
+use crate::bundle::{Architecture as Graph, MAX_LAYERS};
 use crate::import::checkpoint::{ROPE_FACTORS, StoredTensor};
-use crate::import::names::{Names, used};
-use crate::import::rope::Rope;
-use crate::import::{Hyperparameters, ImportError, RotaryPairs, numbers};
-
-/// One architecture's conventions.
-#[derive(Debug)]
-pub(super) struct Architecture {
-    /// `general.architecture`, and what its keys start with.
-    name: &'static str,
-    /// Converters reorder the rows of queries and keys for some architectures and not for others.
-    pairs: RotaryPairs,
-    /// The file's names of the model's tensors and Hugging Face's.
-    tensors: &'static [(&'static str, &'static str)],
-    /// The same of a layer's, after `blk.N.` and `model.layers.N.`.
-    layer_tensors: &'static [(&'static str, &'static str)],
-}
-
-/// The architectures that are read.
-const ARCHITECTURES: [Architecture; 1] = [Architecture {
-    name: "llama",
-    pairs: RotaryPairs::Neighbours,
-    tensors: &[
-        (EMBEDDING, "model.embed_tokens.weight"),
-        ("output_norm.weight", "model.norm.weight"),
-        (HEAD, "lm_head.weight"),
-    ],
-    layer_tensors: &[
-        ("attn_norm.weight", "input_layernorm.weight"),
-        ("attn_q.weight", "self_attn.q_proj.weight"),
-        ("attn_k.weight", "self_attn.k_proj.weight"),
-        ("attn_v.weight", "self_attn.v_proj.weight"),
-        ("attn_output.weight", "self_attn.o_proj.weight"),
-        ("ffn_norm.weight", "post_attention_layernorm.weight"),
-        ("ffn_gate.weight", "mlp.gate_proj.weight"),
-        ("ffn_up.weight", "mlp.up_proj.weight"),
-        ("ffn_down.weight", "mlp.down_proj.weight"),
-    ],
-}];
-
-const EMBEDDING: &str = "token_embd.weight";
-/// Without it, the embedding is the head.
-const HEAD: &str = "output.weight";
+use crate::import::names::used;
+use crate::import::{Hyperparameters, ImportError, numbers};
 
 /// The keys of an architecture, after its name, that make its shape.
 const SHAPE_KEYS: [&str; 12] = [
@@ -109,7 +70,10 @@ impl Architecture {
             return Err(ImportError::format(path, "there is no `general.architecture`"));
         };
         let known = ARCHITECTURES.iter().find(|architecture| architecture.name == *name);
-        known.ok_or_else(|| ImportError::unsupported(format!("GGUF architecture {name}")))
+        known.ok_or_else(|| {
+            let names: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
+            ImportError::unsupported(format!("GGUF architecture {name} (read are {})", names.join(", ")))
+        })
     }
 
     /// A key that is not understood could mean another computation.
@@ -118,7 +82,8 @@ impl Architecture {
             let Some(own) = key.strip_prefix(self.name).and_then(|key| key.strip_prefix('.')) else {
                 continue;
             };
-            if !SHAPE_KEYS.contains(&own) && !NEUTRAL_KEYS.contains(&(own, *value)) {
+            let is_known = SHAPE_KEYS.contains(&own) || self.keys.contains(&own);
+            if !is_known && !NEUTRAL_KEYS.contains(&(own, *value)) {
                 return Err(ImportError::unsupported(format!("{key} {value}")));
             }
         }
@@ -144,9 +109,7 @@ impl Architecture {
         keys.agree("vocab_size", vocabulary)?;
         let epsilon = keys.single("attention.layer_norm_rms_epsilon")?;
         let epsilon = epsilon.ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?;
-        let theta = keys.single("rope.freq_base")?.unwrap_or(10_000.0);
-        // The bound keeps logarithms and exponents well inside their formats.
-        let rope_theta = numbers::whole(theta).filter(|theta| (2..1 << 40).contains(theta));
+        let variant = self.variant(&keys, hidden, heads, head_dim, layers)?;
         let shape = Hyperparameters {
             vocabulary,
             context: keys.needed("context_length")?,
@@ -158,15 +121,10 @@ impl Architecture {
             head_dim,
             norm_epsilon_q32: numbers::epsilon_q32(epsilon)
                 .ok_or_else(|| format!("an epsilon of {epsilon} is not between 0 and 1"))?,
-            rope: Rope {
-                theta: rope_theta.ok_or_else(|| {
-                    format!("a rope.freq_base of {theta} is not a whole number of 2 to 2^40")
-                })?,
-                ..Rope::default()
-            },
+            rope: self.rope(&keys)?,
             architecture: Graph::Llama,
-            variant: Variant::default(),
-            names: Names::Llama,
+            variant,
+            names: self.names,
             tied: !header.tensors.contains_key(HEAD),
             eos: eos(&header.metadata)?,
             pairs: self.pairs,
@@ -214,34 +172,34 @@ impl Architecture {
         };
         match name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
             Some((layer, part)) => format!("blk.{layer}.{}", rename(self.layer_tensors, part)),
-            None => rename(self.tensors, name),
+            None => rename(&TENSORS, name),
         }
     }
 }
 
 /// The keys of one architecture.
 #[derive(Clone, Copy, Debug)]
-struct Keys<'a> {
+pub(super) struct Keys<'a> {
     metadata: &'a BTreeMap<&'a str, Value<'a>>,
     prefix: &'static str,
 }
 
 impl Keys<'_> {
-    fn get(&self, key: &str) -> Option<&Value<'_>> {
+    pub(super) fn get(&self, key: &str) -> Option<&Value<'_>> {
         self.metadata.get(format!("{}.{key}", self.prefix).as_str())
     }
 
-    fn missing(&self, key: &str) -> String {
+    pub(super) fn missing(&self, key: &str) -> String {
         format!("there is no `{}.{key}`", self.prefix)
     }
 
-    fn size(&self, key: &str) -> Result<Option<usize>, String> {
+    pub(super) fn size(&self, key: &str) -> Result<Option<usize>, String> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let size = value.unsigned().and_then(|size| usize::try_from(size).ok());
         size.map(Some).ok_or_else(|| format!("`{}.{key}` is {value}, not one size", self.prefix))
     }
 
-    fn needed(&self, key: &str) -> Result<usize, String> {
+    pub(super) fn needed(&self, key: &str) -> Result<usize, String> {
         self.size(key)?.ok_or_else(|| self.missing(key))
     }
 
@@ -255,7 +213,7 @@ impl Keys<'_> {
         }
     }
 
-    fn single(&self, key: &str) -> Result<Option<f64>, String> {
+    pub(super) fn single(&self, key: &str) -> Result<Option<f64>, String> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::Single(value)) => Ok(Some(f64::from(*value))),

@@ -4,19 +4,22 @@
 //! file says and this importer does not understand is refused by its name: leaving it out would be another model.
 
 mod architecture;
+mod families;
 mod header;
 mod storage;
 mod tokenizer;
 
 use std::path::Path;
 
-use header::{Header, HeaderError};
+use header::{Header, HeaderError, Value};
 
 pub(super) use header::MAGIC;
 pub(super) use storage::{SUPPORTED_TYPES, Storage};
 
+use super::chat_template::{self, ChatTemplate};
 use super::{Checkpoint, ImportError};
 use crate::bundle::FileBytes;
+use crate::tokenizer::Tokenizer;
 
 /// Opens a checkpoint.
 pub(super) fn open(path: &Path) -> Result<Checkpoint, ImportError> {
@@ -31,6 +34,17 @@ pub(super) fn tokenizer_json(path: &Path, vocabulary: usize) -> Result<Vec<u8>, 
     tokenizer::json(&read_header(&file, path)?.metadata, path, vocabulary)
 }
 
+/// What comes of the chat template in the file.
+pub(super) fn chat_template(path: &Path, json: &[u8], tokenizer: &Tokenizer) -> ChatTemplate {
+    // The file was read before, for its tensors.
+    let Ok(file) = FileBytes::map(path) else { return ChatTemplate::Missing };
+    let Ok(header) = read_header(&file, path) else { return ChatTemplate::Missing };
+    let Some(Value::String(source)) = header.metadata.get("tokenizer.chat_template") else {
+        return ChatTemplate::Missing;
+    };
+    chat_template::of_text(source, &tokenizer::special_tokens(&header.metadata), json, tokenizer)
+}
+
 fn read_header<'a>(file: &'a FileBytes, path: &Path) -> Result<Header<'a>, ImportError> {
     Header::read(file.as_ref()).map_err(|error| match error {
         HeaderError::Broken(reason) => ImportError::format(path, reason),
@@ -40,6 +54,8 @@ fn read_header<'a>(file: &'a FileBytes, path: &Path) -> Result<Header<'a>, Impor
     })
 }
 
+#[cfg(test)]
+mod family_tests;
 #[cfg(test)]
 #[allow(clippy::float_arithmetic, reason = "a test looks at the values behind the integers")]
 mod tests;

@@ -40,6 +40,25 @@ pub(super) fn json(
     canonical(&json.map_err(wrong)?).map_err(|error| wrong(error.to_string()))
 }
 
+/// The texts of special tokens, under the names that `tokenizer_config.json` has for them.
+pub(super) fn special_tokens(metadata: &BTreeMap<&str, Value<'_>>) -> Json {
+    let source = Source { metadata };
+    let texts: Vec<&str> =
+        source.list("tokens", Array::strings, None).map(Iterator::collect).unwrap_or_default();
+    let mut names = Map::new();
+    for (name, key) in [
+        ("bos_token", "bos_token_id"),
+        ("eos_token", "eos_token_id"),
+        ("unk_token", "unknown_token_id"),
+        ("pad_token", "padding_token_id"),
+    ] {
+        if let Some(text) = source.id(key).and_then(|id| texts.get(id)) {
+            names.insert(name.to_owned(), (*text).into());
+        }
+    }
+    Json::Object(names)
+}
+
 fn unsupported(place: &'static str, found: &str, supported: &'static str) -> ImportError {
     let found = found.chars().take(64).collect();
     ImportError::Tokenizer(TokenizerError::Unsupported { place, found, supported })
