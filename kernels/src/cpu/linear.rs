@@ -1,9 +1,10 @@
 //! The matrix product: tiles of panels by rows, shared out by panels.
 
+use super::groups::GroupSums;
 use super::packed::{LANES, PackedLinear};
 use super::planes::Planes;
 use super::shared::{Columns, for_each_group};
-use super::simd::{Panel, Simd, Sixteen};
+use super::simd::{GroupedPanel, Panel, Simd, Sixteen};
 use crate::buffers::Residual;
 use crate::pool::Pool;
 
@@ -12,56 +13,100 @@ const WORTH_SHARING: usize = 1 << 18;
 
 /// Fills `out`, which has been shaped.
 pub(super) fn linear<S: Simd>(simd: S, pool: &Pool, x: &Planes, weights: &PackedLinear, out: &mut Residual) {
+    if weights.has_groups() {
+        let job = GroupedJob { simd, x, weights, sums: GroupSums::new(x) };
+        tiles(pool, &job, x, weights, out);
+    } else {
+        tiles(pool, &Job { simd, x, weights }, x, weights, out);
+    }
+}
+
+/// Computes a tile of `P` panels by `T` rows.
+trait Tile<S: Simd>: Sync {
+    fn tile<const P: usize, const T: usize>(&self, panel: usize, row: usize, out: &mut [[Sixteen; T]; P]);
+}
+
+fn tiles<S: Simd>(pool: &Pool, job: &impl Tile<S>, x: &Planes, weights: &PackedLinear, out: &mut Residual) {
     let share = x.rows() * weights.inputs() * weights.outputs() >= WORTH_SHARING;
-    let job = Job { simd, x, weights };
     for_each_group(pool, share, out.rows_mut(), weights.outputs(), S::STREAMS * LANES, |column, columns| {
         let first = column / LANES;
         match weights.panels() - first {
-            4.. if S::STREAMS >= 4 => job.panels::<4>(first, columns),
+            4.. if S::STREAMS >= 4 => panels::<S, 4>(job, x.rows(), first, columns),
             3 if S::STREAMS >= 4 => {
-                job.panels::<2>(first, columns);
-                job.panels::<1>(first + 2, columns);
+                panels::<S, 2>(job, x.rows(), first, columns);
+                panels::<S, 1>(job, x.rows(), first + 2, columns);
             }
-            2.. if S::STREAMS >= 2 => job.panels::<2>(first, columns),
-            _ => job.panels::<1>(first, columns),
+            2.. if S::STREAMS >= 2 => panels::<S, 2>(job, x.rows(), first, columns),
+            _ => panels::<S, 1>(job, x.rows(), first, columns),
         }
     });
 }
 
+/// `P` panels for all rows.
+fn panels<S: Simd, const P: usize>(job: &impl Tile<S>, rows: usize, panel: usize, out: &mut Columns<'_>) {
+    let mut row = 0;
+    while row < rows {
+        let count = S::ROWS.min(rows - row);
+        match count {
+            4.. => tile::<S, P, 4>(job, panel, row, out),
+            3 => tile::<S, P, 3>(job, panel, row, out),
+            2 => tile::<S, P, 2>(job, panel, row, out),
+            _ => tile::<S, P, 1>(job, panel, row, out),
+        }
+        row += count;
+    }
+}
+
+fn tile<S: Simd, const P: usize, const T: usize>(
+    job: &impl Tile<S>,
+    panel: usize,
+    row: usize,
+    out: &mut Columns<'_>,
+) {
+    let mut results: [[Sixteen; T]; P] = [[[0; LANES]; T]; P];
+    job.tile(panel, row, &mut results);
+    for (p, rows) in results.iter().enumerate() {
+        for (t, values) in rows.iter().enumerate() {
+            out.write(row + t, (panel + p) * LANES, values);
+        }
+    }
+}
+
+/// Weights with a scale per output channel.
 struct Job<'a, S> {
     simd: S,
     x: &'a Planes,
     weights: &'a PackedLinear,
 }
 
-impl<S: Simd> Job<'_, S> {
-    /// `P` panels for all rows.
-    fn panels<const P: usize>(&self, panel: usize, out: &mut Columns<'_>) {
-        let rows = self.x.rows();
-        let mut row = 0;
-        while row < rows {
-            let count = S::ROWS.min(rows - row);
-            match count {
-                4.. => self.tile::<P, 4>(panel, row, out),
-                3 => self.tile::<P, 3>(panel, row, out),
-                2 => self.tile::<P, 2>(panel, row, out),
-                _ => self.tile::<P, 1>(panel, row, out),
-            }
-            row += count;
-        }
-    }
-
-    fn tile<const P: usize, const T: usize>(&self, panel: usize, row: usize, out: &mut Columns<'_>) {
-        let mut results: [[Sixteen; T]; P] = [[[0; LANES]; T]; P];
+impl<S: Simd> Tile<S> for Job<'_, S> {
+    #[inline(always)]
+    fn tile<const P: usize, const T: usize>(&self, panel: usize, row: usize, out: &mut [[Sixteen; T]; P]) {
         let panels = core::array::from_fn(|p| {
             let (blocks, scales) = self.weights.panel(panel + p);
             Panel { blocks, scales }
         });
-        self.simd.linear(panels, core::array::from_fn(|t| self.x.plane(row + t)), &mut results);
-        for (p, rows) in results.iter().enumerate() {
-            for (t, values) in rows.iter().enumerate() {
-                out.write(row + t, (panel + p) * LANES, values);
-            }
-        }
+        self.simd.linear(panels, core::array::from_fn(|t| self.x.plane(row + t)), out);
+    }
+}
+
+/// Weights with groups.
+struct GroupedJob<'a, S> {
+    simd: S,
+    x: &'a Planes,
+    weights: &'a PackedLinear,
+    sums: GroupSums,
+}
+
+impl<S: Simd> Tile<S> for GroupedJob<'_, S> {
+    #[inline(always)]
+    fn tile<const P: usize, const T: usize>(&self, panel: usize, row: usize, out: &mut [[Sixteen; T]; P]) {
+        let panels = core::array::from_fn(|p| {
+            let (blocks, scales) = self.weights.panel(panel + p);
+            let groups = self.weights.groups(panel + p).unwrap_or_default();
+            GroupedPanel { panel: Panel { blocks, scales }, groups }
+        });
+        let rows = core::array::from_fn(|t| self.sums.with(row + t, self.x.plane(row + t)));
+        self.simd.grouped(panels, rows, out);
     }
 }
