@@ -153,6 +153,21 @@ fn inputs_of_run_are_explained() {
 }
 
 #[test]
+fn groups_of_weights_are_asked_for_and_shown() {
+    let folder = Folder::new();
+    let plain = folder.bundle();
+    let (from, to) = (folder.text("checkpoint"), folder.text("grouped"));
+    let output = metisvm(&["model", "import", &from, "-o", &to, "--group-scales"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(metisvm(&["model", "verify", &to]).status.success());
+    for (bundle, weights) in [(plain, "int8-per-channel"), (to, "int8-per-group-of-32")] {
+        let output = metisvm(&["model", "inspect", &bundle]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.lines().any(|line| line.starts_with("weights") && line.ends_with(weights)), "{text}");
+    }
+}
+
+#[test]
 fn gguf_files_are_imported_or_refused_by_name() {
     let folder = Folder::new();
     let file = Fixture::default().gguf(GgmlDType::Q8_0).unwrap();

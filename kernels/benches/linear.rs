@@ -17,7 +17,7 @@ fn products<B: Backend>(c: &mut Criterion, name: &str, backend: &B) {
     for (outputs, inputs) in SHAPES {
         let bytes: Vec<u8> = (0..outputs * inputs).map(|i| (i * 7 % 255 + 1) as u8).collect();
         let scales = vec![Scale::new(1 << 22, -40).unwrap(); outputs];
-        let weights = LinearWeights { outputs, inputs, bytes: &bytes, scales: &scales };
+        let weights = LinearWeights { outputs, inputs, bytes: &bytes, scales: &scales, groups: None };
         let weights = backend.load_linear(weights).unwrap();
         let mut group = c.benchmark_group(format!("linear {outputs}x{inputs}"));
         for rows in ROWS {

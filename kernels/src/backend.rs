@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::activation::{Activation, SoftCap};
 use crate::bounds::{AttentionShape, BoundsError, MAX_CONTEXT, MAX_INPUTS, MAX_OUTPUTS, length, within};
-use crate::formats::{Scale, TokenId};
+use crate::formats::{GROUP_INPUTS, Scale, TokenId};
 use crate::mask::TokenMask;
 use crate::sampling::Sampling;
 use crate::softmax::attention_scale;
@@ -59,7 +59,8 @@ pub enum BackendError {
     },
 }
 
-/// An int8 matrix `[outputs, inputs]`, row-major, with a [`Scale`] for each output channel.
+/// An int8 matrix `[outputs, inputs]`, row-major, with a [`Scale`] for each output channel and perhaps a multiplier for each group of
+/// [`GROUP_INPUTS`] neighbours in a row.
 #[derive(Clone, Copy, Debug)]
 pub struct LinearWeights<'a> {
     /// Rows.
@@ -70,6 +71,9 @@ pub struct LinearWeights<'a> {
     pub bytes: &'a [u8],
     /// One scale per output channel.
     pub scales: &'a [Scale],
+    /// The groups' multipliers, `[outputs, ceil(inputs / 32)]`, row-major, none zero: a weight stands for `w * multiplier * scale`. Without
+    /// them it stands for `w * scale`.
+    pub groups: Option<&'a [u8]>,
 }
 
 impl LinearWeights<'_> {
@@ -79,8 +83,13 @@ impl LinearWeights<'_> {
         within("linear outputs", self.outputs, MAX_OUTPUTS)?;
         length("weights", self.outputs * self.inputs, self.bytes.len())?;
         length("scales", self.outputs, self.scales.len())?;
-        match self.bytes.iter().position(|&byte| byte == 0) {
-            Some(index) => Err(BoundsError::Weight { index }),
+        if let Some(index) = self.bytes.iter().position(|&byte| byte == 0) {
+            return Err(BoundsError::Weight { index });
+        }
+        let Some(groups) = self.groups else { return Ok(()) };
+        length("multipliers", self.outputs * self.inputs.div_ceil(GROUP_INPUTS), groups.len())?;
+        match groups.iter().position(|&multiplier| multiplier == 0) {
+            Some(index) => Err(BoundsError::Multiplier { index }),
             None => Ok(()),
         }
     }
@@ -173,7 +182,7 @@ pub struct SampleRequest {
 /// Every function is exact: two implementations that disagree in one bit are not both backends. `docs/numerics.md` gives
 /// each kernel's formula under the kernel's name.
 pub trait Backend: Send + Sync + Debug + 'static {
-    /// An int8 matrix with per-channel scales, in the layout that the device likes.
+    /// An int8 matrix with per-channel scales and perhaps groups, in the layout that the device likes.
     type Linear: Send + Sync + Debug;
     /// Gains, biases and epsilon of a norm.
     type Norm: Send + Sync + Debug;

@@ -3,7 +3,8 @@
 use thiserror::Error;
 
 /// Largest width of a linear layer's input: `131,071 * 128 * 127 < 2^31` for each byte half of an activation, and
-/// `131,071 * 32,512 * 127 < 2^39` for both together.
+/// `131,071 * 32,512 * 127 < 2^39` for both together. With groups, `32 * 32,512 * 127 < 2^27` for each and
+/// `131,071 * 32,512 * 127 * 255 < 2^47` for all, times their multipliers.
 pub const MAX_INPUTS: usize = 131_071;
 /// Largest number of rows of a matrix (vocabulary included).
 pub const MAX_OUTPUTS: usize = 1 << 20;
@@ -63,6 +64,12 @@ pub enum BoundsError {
     #[error("weight {index} is -128; weights are within -127 ..= 127")]
     Weight {
         /// Its index in the matrix.
+        index: usize,
+    },
+    /// A group whose multiplier is zero, which would hide its weights.
+    #[error("multiplier {index} is 0; multipliers are within 1 ..= 255")]
+    Multiplier {
+        /// Its index in the matrix of multipliers.
         index: usize,
     },
     /// A gain or epsilon that the formats cannot hold.

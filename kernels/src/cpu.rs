@@ -6,6 +6,7 @@
 mod argmax;
 mod attention;
 mod cache;
+mod groups;
 mod isa;
 mod linear;
 mod packed;
@@ -147,8 +148,15 @@ impl Backend for Cpu {
             }
             let (weights, mantissa, exponent) = table.row(token.index());
             let (mantissa, exponent) = product(mantissa, exponent, factor);
+            let exponent = exponent + RESIDUAL_BITS as i32;
+            if let Some(weights) = table.grouped_row(token.index()) {
+                for (x, w) in out.row_mut(i).iter_mut().zip(weights) {
+                    *x = rescale(i64::from(w), mantissa, exponent);
+                }
+                continue;
+            }
             for (x, w) in out.row_mut(i).iter_mut().zip(weights) {
-                *x = rescale(i64::from(w), mantissa, exponent + RESIDUAL_BITS as i32);
+                *x = rescale(i64::from(w), mantissa, exponent);
             }
         }
         Ok(())

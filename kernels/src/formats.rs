@@ -18,6 +18,10 @@ pub const ROTATION_BITS: u32 = 30;
 pub const ACTIVATION_LIMIT: i64 = 32_512;
 /// Largest magnitude of an int8 weight or value.
 pub const BYTE_LIMIT: i64 = 127;
+/// Neighbouring inputs that share a multiplier, where weights have groups; the last group of a row may be shorter.
+pub const GROUP_INPUTS: usize = 32;
+/// Largest multiplier of a group; the smallest is 1.
+pub const MULTIPLIER_LIMIT: i64 = 255;
 /// Bits of a [`Scale`]'s mantissa: a product of a 39-bit accumulator and a mantissa stays below `2^62`.
 pub const MANTISSA_BITS: u32 = 23;
 

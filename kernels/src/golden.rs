@@ -13,14 +13,16 @@ pub use selftest::{KernelMismatch, SelfTestError, SelfTestReport, selftest};
 pub use vectors::{Case, VectorError, parse};
 
 /// Every golden file: name and text.
-pub const FILES: [(&str, &str); 17] = [
+pub const FILES: [(&str, &str); 20] = [
     ("tables", include_str!("../golden/tables.txt")),
     ("quantise", include_str!("../golden/quantise.txt")),
     ("embed", include_str!("../golden/embed.txt")),
+    ("grouped_embed", include_str!("../golden/grouped_embed.txt")),
     ("rmsnorm", include_str!("../golden/rmsnorm.txt")),
     ("layernorm", include_str!("../golden/layernorm.txt")),
     ("normalise", include_str!("../golden/normalise.txt")),
     ("linear", include_str!("../golden/linear.txt")),
+    ("grouped_linear", include_str!("../golden/grouped_linear.txt")),
     ("bias", include_str!("../golden/bias.txt")),
     ("rope", include_str!("../golden/rope.txt")),
     ("attention", include_str!("../golden/attention.txt")),
@@ -31,4 +33,5 @@ pub const FILES: [(&str, &str); 17] = [
     ("sampling", include_str!("../golden/sampling.txt")),
     ("log_probability", include_str!("../golden/log_probability.txt")),
     ("weights", include_str!("../golden/weights.txt")),
+    ("grouped_weights", include_str!("../golden/grouped_weights.txt")),
 ];

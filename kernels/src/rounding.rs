@@ -75,6 +75,29 @@ pub const fn rescale(acc: i64, mantissa: u32, exponent: i32) -> i32 {
     }
 }
 
+/// [`rescale`] of a sum of weights with groups: needs `|acc| <= 2^48`, so that `acc * mantissa` is a number of 71 bits.
+#[inline(always)]
+pub const fn rescale_wide(acc: i64, mantissa: u32, exponent: i32) -> i32 {
+    debug_assert!(acc.unsigned_abs() <= 1 << 48 && mantissa >> MANTISSA_BITS == 0);
+    const LIMIT: i128 = i32::MAX as i128;
+    let product = acc as i128 * mantissa as i128;
+    let value = match exponent {
+        // |product| is zero or at least 2^22: past the limit by far.
+        31.. => product.signum() * LIMIT,
+        0.. => product << exponent,
+        -71..0 => (product + (1 << (-exponent - 1))) >> -exponent,
+        // Less than a half.
+        _ => 0,
+    };
+    if value > LIMIT {
+        i32::MAX
+    } else if value < -LIMIT {
+        -i32::MAX
+    } else {
+        value as i32
+    }
+}
+
 /// `1 / d` as a [`Scale`]: relative error at most `2^-22`. `d` is in `1 .. 2^40`.
 pub const fn reciprocal(d: u64) -> Scale {
     debug_assert!(d > 0 && d < 1 << 40);
@@ -168,6 +191,24 @@ mod tests {
             let limit = BigInt::from(i32::MAX);
             let expected = exact(&(BigInt::from(acc) * mantissa), exponent).min(limit.clone()).max(-limit);
             prop_assert_eq!(BigInt::from(rescale(acc, mantissa, exponent)), expected);
+        }
+
+        #[test]
+        fn wide_rescaling_is_the_exact_rounding_saturated(
+            acc in -(1i64 << 48)..=(1i64 << 48), down in 0u32..49, mantissa in 1u32 << 22..1 << 23, exponent in -130i32..130,
+        ) {
+            let limit = BigInt::from(i32::MAX);
+            let acc = acc >> down;
+            let expected = exact(&(BigInt::from(acc) * mantissa), exponent).min(limit.clone()).max(-limit);
+            prop_assert_eq!(BigInt::from(rescale_wide(acc, mantissa, exponent)), expected);
+        }
+
+        #[test]
+        fn narrow_and_wide_rescaling_agree(
+            acc in -(1i64 << 39)..=(1i64 << 39), down in 0u32..40, mantissa in 1u32 << 22..1 << 23, exponent in -130i32..130,
+        ) {
+            let acc = acc >> down;
+            prop_assert_eq!(rescale(acc, mantissa, exponent), rescale_wide(acc, mantissa, exponent));
         }
 
         #[test]

@@ -9,7 +9,7 @@ mod norm;
 mod rope;
 
 pub use attention::{KvCache, attention_row};
-pub use linear::{Linear, dot};
+pub use linear::{Linear, dot, grouped_dot};
 pub use norm::{Norm, norm_row, normalise_row};
 pub use rope::{RopeTable, rotate_head};
 
@@ -21,7 +21,7 @@ use crate::backend::{
 };
 use crate::buffers::{Activations, Bias, Residual, add_row};
 use crate::cache::copy_positions;
-use crate::formats::{RESIDUAL_BITS, Scale, TokenId};
+use crate::formats::{GROUP_INPUTS, RESIDUAL_BITS, Scale, TokenId};
 use crate::pool::Pool;
 use crate::quantise::quantise_q16;
 use crate::rounding::{product, rescale};
@@ -128,8 +128,10 @@ impl Backend for Scalar {
             }
             let (weights, scale) = table.row(token.index());
             let (mantissa, exponent) = product(scale.mantissa(), scale.exponent(), factor);
-            for (x, &w) in out.row_mut(i).iter_mut().zip(weights) {
-                *x = rescale(i64::from(w), mantissa, exponent + RESIDUAL_BITS as i32);
+            let groups = table.groups(token.index());
+            for (k, (x, &w)) in out.row_mut(i).iter_mut().zip(weights).enumerate() {
+                let multiplier = groups.map_or(1, |groups| i64::from(groups[k / GROUP_INPUTS]));
+                *x = rescale(i64::from(w) * multiplier, mantissa, exponent + RESIDUAL_BITS as i32);
             }
         }
         Ok(())

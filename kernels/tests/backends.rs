@@ -5,6 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap in a test is its report")]
 
+mod support {
+    pub(crate) mod grouped;
+}
+
 use std::sync::Arc;
 
 use metis_kernels::rounding::{rescale, round_div, round_shift, saturate32, shift_by};
@@ -16,6 +20,7 @@ use metis_kernels::{
 };
 use num_bigint::BigInt;
 use proptest::prelude::*;
+use support::grouped;
 
 /// `i32` values of mixed magnitude.
 fn q16() -> impl Strategy<Value = i32> {
@@ -52,7 +57,13 @@ fn linear_case() -> impl Strategy<Value = LinearCase> {
 
 fn run_linear<B: Backend>(backend: &B, case: &LinearCase, rows: &[(Vec<i16>, i32)]) -> Vec<Vec<i32>> {
     let outputs = case.scales.len();
-    let weights = LinearWeights { outputs, inputs: case.inputs, bytes: &case.bytes, scales: &case.scales };
+    let weights = LinearWeights {
+        outputs,
+        inputs: case.inputs,
+        bytes: &case.bytes,
+        scales: &case.scales,
+        groups: None,
+    };
     let weights = backend.load_linear(weights).unwrap();
     let mut x = backend.activations(rows.len(), case.inputs).unwrap();
     let values: Vec<i16> = rows.iter().flat_map(|r| r.0.clone()).collect();
@@ -154,7 +165,7 @@ fn argmax_is_the_first_of_the_largest_outputs<B: Backend>(backend: &B) {
             let largest = row.iter().max().unwrap();
             TokenId(row.iter().position(|value| value == largest).unwrap() as u32)
         }).collect();
-        let weights = LinearWeights { outputs, inputs, bytes: &case.bytes, scales: &case.scales };
+        let weights = LinearWeights { outputs, inputs, bytes: &case.bytes, scales: &case.scales, groups: None };
         let weights = backend.load_linear(weights).unwrap();
         let mut x = backend.activations(case.rows.len(), inputs).unwrap();
         let values: Vec<i16> = case.rows.iter().flat_map(|r| r.0.clone()).collect();
@@ -173,7 +184,8 @@ fn the_longest_sums_do_not_overflow<B: Backend>(backend: &B) {
         let row = vec![value * ACTIVATION_LIMIT as i16; inputs];
         let scales = vec![Scale::new(1 << 22, -40).unwrap(); 17];
         let case = LinearCase { inputs, bytes: vec![byte; 17 * inputs], scales, rows: vec![(row, 0); 2] };
-        let weights = LinearWeights { outputs: 17, inputs, bytes: &case.bytes, scales: &case.scales };
+        let weights =
+            LinearWeights { outputs: 17, inputs, bytes: &case.bytes, scales: &case.scales, groups: None };
         let weights = backend.load_linear(weights).unwrap();
         let mut x = backend.activations(1, inputs).unwrap();
         backend.write_activations(&case.rows[0].0, &[0], &mut x).unwrap();
@@ -552,7 +564,7 @@ fn silu_gate_is_the_written_formula<B: Backend>(backend: &B) {
 fn embedding_rows_are_the_written_formula<B: Backend>(backend: &B) {
     let case = (prop::collection::vec(byte(), 1..60), scale(), scale());
     proptest!(ProptestConfig::with_cases(64), |((bytes, row, factor) in case)| {
-        let weights = LinearWeights { outputs: 1, inputs: bytes.len(), bytes: &bytes, scales: &[row] };
+        let weights = LinearWeights { outputs: 1, inputs: bytes.len(), bytes: &bytes, scales: &[row], groups: None };
         let table = backend.load_linear(weights).unwrap();
         let mut x = backend.residual(1, bytes.len()).unwrap();
         backend.embed(&table, &[TokenId(0)], factor, &mut x).unwrap();
@@ -601,14 +613,23 @@ fn sampling_is_the_host_function<B: Backend>(backend: &B) {
 fn misuse_is_an_error_and_not_a_panic<B: Backend>(backend: &B) {
     let scales = [Scale::ONE];
     assert!(
-        backend.load_linear(LinearWeights { outputs: 1, inputs: 2, bytes: &[1], scales: &scales }).is_err()
+        backend
+            .load_linear(LinearWeights { outputs: 1, inputs: 2, bytes: &[1], scales: &scales, groups: None })
+            .is_err()
     );
     assert!(
-        backend.load_linear(LinearWeights { outputs: 1, inputs: 1, bytes: &[0], scales: &scales }).is_err()
+        backend
+            .load_linear(LinearWeights { outputs: 1, inputs: 1, bytes: &[0], scales: &scales, groups: None })
+            .is_err()
     );
-    assert!(backend.load_linear(LinearWeights { outputs: 0, inputs: 1, bytes: &[], scales: &[] }).is_err());
-    let table =
-        backend.load_linear(LinearWeights { outputs: 1, inputs: 1, bytes: &[1], scales: &scales }).unwrap();
+    assert!(
+        backend
+            .load_linear(LinearWeights { outputs: 0, inputs: 1, bytes: &[], scales: &[], groups: None })
+            .is_err()
+    );
+    let table = backend
+        .load_linear(LinearWeights { outputs: 1, inputs: 1, bytes: &[1], scales: &scales, groups: None })
+        .unwrap();
     let mut x = backend.residual(1, 1).unwrap();
     assert!(backend.embed(&table, &[TokenId(1)], Scale::ONE, &mut x).is_err());
     assert!(backend.embed(&table, &[TokenId(0); 2], Scale::ONE, &mut x).is_err());
@@ -655,6 +676,24 @@ macro_rules! suite {
             fn linear_is_the_exact_formula() { super::linear_is_the_exact_formula(&$backend); }
             #[test]
             fn linear_is_the_scalar_one() { super::linear_is_the_scalar_one(&$backend); }
+            #[test]
+            fn linear_of_groups_is_the_exact_formula() { grouped::linear_is_the_exact_formula(&$backend); }
+            #[test]
+            fn linear_of_groups_is_the_scalar_one() { grouped::linear_is_the_scalar_one(&$backend); }
+            #[test]
+            fn argmax_of_groups_is_the_first_of_the_largest_outputs() {
+                grouped::argmax_is_the_first_of_the_largest_outputs(&$backend);
+            }
+            #[test]
+            fn the_longest_sums_of_groups_do_not_overflow() { grouped::the_longest_sums_do_not_overflow(&$backend); }
+            #[test]
+            fn embedding_rows_of_groups_are_the_written_formula() {
+                grouped::embedding_rows_are_the_written_formula(&$backend);
+            }
+            #[test]
+            fn groups_of_ones_change_nothing() { grouped::ones_change_nothing(&$backend); }
+            #[test]
+            fn what_is_no_group_is_refused() { grouped::what_is_no_group_is_refused(&$backend); }
             #[test]
             fn argmax_is_the_first_of_the_largest_outputs() { super::argmax_is_the_first_of_the_largest_outputs(&$backend); }
             #[test]

@@ -94,11 +94,11 @@ impl std::str::FromStr for Shape {
 fn contents(spec: &TensorSpec, manifest: &Manifest, random: &mut u64) -> Vec<u8> {
     let elements: usize = spec.shape.iter().product();
     match spec.content {
-        Content::Weights => {
+        Content::Weights | Content::Multipliers => {
             let mut bytes: Vec<u8> =
                 (0..elements.div_ceil(8)).flat_map(|_| splitmix64(random).to_le_bytes()).collect();
             bytes.truncate(elements);
-            // 0x00 is no weight.
+            // 0x00 is no weight and no multiplier.
             bytes.iter_mut().for_each(|byte| *byte = (*byte).max(1));
             bytes
         }

@@ -1,5 +1,6 @@
 //! What calls cost. `docs/gas.md` is normative and derives the default constants.
 
+use metis_kernels::formats::GROUP_INPUTS;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Caps;
@@ -46,6 +47,8 @@ pub struct GasSchedule {
     pub per_transition: Gas,
     /// Finding the tokens that a constraint allows, as multiply-accumulates for each byte that the vocabulary's tokens have.
     pub macs_per_spelled_byte: u64,
+    /// The multiplier of a group of weights, as multiply-accumulates on top of those of its 32 weights.
+    pub macs_per_multiplier: u64,
 }
 
 /// Text bytes for each prompt token that `quote` allows for.
@@ -70,6 +73,7 @@ impl Default for GasSchedule {
             per_constraint_byte: Gas(50),
             per_transition: Gas(8),
             macs_per_spelled_byte: 16,
+            macs_per_multiplier: 16,
         }
     }
 }
@@ -128,18 +132,24 @@ impl GasSchedule {
         let pair = u128::from(costs.attention_macs) * u128::from(self.attention_weight);
         let mask = u128::from(costs.spelled_bytes) * u128::from(self.macs_per_spelled_byte);
         [
-            work.tokens.saturating_mul(costs.linear_macs.into()),
+            work.tokens.saturating_mul(self.linear(costs, costs.linear_macs)),
             work.pairs.saturating_mul(pair),
-            work.rows.saturating_mul(costs.head_macs.into()),
+            work.rows.saturating_mul(self.linear(costs, costs.head_macs)),
             work.choices.saturating_mul(choice),
             work.masks.saturating_mul(mask),
         ]
         .into_iter()
         .fold(0, u128::saturating_add)
     }
+
+    /// Multiply-accumulates of matrix products with those that their multipliers count as.
+    fn linear(&self, costs: &ModelCosts, macs: u64) -> u128 {
+        let multipliers = if costs.has_groups { macs.div_ceil(GROUP_INPUTS as u64) } else { 0 };
+        u128::from(macs) + u128::from(multipliers) * u128::from(self.macs_per_multiplier)
+    }
 }
 
-/// What of a model enters its price. The first three are in its manifest.
+/// What of a model enters its price. The first three and the last are in its manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelCosts {
     /// Multiply-accumulates of the linear layers for one fed token.
@@ -152,6 +162,8 @@ pub struct ModelCosts {
     pub vocabulary: u32,
     /// Bytes that all tokens have together.
     pub spelled_bytes: u64,
+    /// Whether its weights have groups.
+    pub has_groups: bool,
 }
 
 /// What of a constraint's automaton enters its price.
@@ -284,6 +296,7 @@ mod tests {
         head_macs: 500_000,
         vocabulary: 1_000,
         spelled_bytes: 5_000,
+        has_groups: false,
     };
 
     #[test]
@@ -302,6 +315,18 @@ mod tests {
     }
 
     #[test]
+    fn a_group_counts_as_half_as_many_multiply_accumulates_more() {
+        let schedule = GasSchedule::default();
+        let grouped = ModelCosts { has_groups: true, ..COSTS };
+        let more = ModelCosts { linear_macs: 1_500_000, head_macs: 750_000, ..COSTS };
+        for work in [Work::generation(10, 3), Work::scoring(10, [1, 3]), Work::reading(7)] {
+            assert_eq!(schedule.work(&grouped, work), schedule.work(&more, work));
+        }
+        let one = ModelCosts { linear_macs: 33, head_macs: 1, ..grouped };
+        assert_eq!(schedule.macs(&one, Work { tokens: 1, rows: 1, ..Work::default() }), 33 + 32 + 1 + 16);
+    }
+
+    #[test]
     fn absurd_work_costs_everything_and_does_not_wrap() {
         let huge = ModelCosts {
             linear_macs: u64::MAX,
@@ -309,11 +334,13 @@ mod tests {
             head_macs: u64::MAX,
             vocabulary: u32::MAX,
             spelled_bytes: u64::MAX,
+            has_groups: true,
         };
         let schedule = GasSchedule {
             macs_per_gas: 0,
             macs_per_logit: u64::MAX,
             attention_weight: u64::MAX,
+            macs_per_multiplier: u64::MAX,
             ..GasSchedule::default()
         };
         let most = u32::MAX as usize;

@@ -211,6 +211,7 @@ impl ActiveModel {
             head_macs: work.head_macs,
             vocabulary,
             spelled_bytes,
+            has_groups: manifest.formats.has_groups(),
         };
         Ok(Self { costs, context, model })
     }

@@ -96,6 +96,7 @@ impl Shape {
             head_macs: u64::from(self.vocabulary) * self.hidden,
             vocabulary: self.vocabulary,
             spelled_bytes: 0,
+            has_groups: false,
         }
     }
 
@@ -174,6 +175,7 @@ fn the_constants_are_those_of_the_code() {
         ("per_constraint_byte", gas.per_constraint_byte.0),
         ("per_transition", gas.per_transition.0),
         ("macs_per_spelled_byte", gas.macs_per_spelled_byte),
+        ("macs_per_multiplier", gas.macs_per_multiplier),
     ] {
         assert_written(&gas_md, &format!("| `{name}` | {} |", grouped(value)));
     }

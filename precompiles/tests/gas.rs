@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{B256, Bytes};
 use alloy_sol_types::SolCall;
+use metis_models::bundle::Formats;
 use metis_models::engine::EngineOptions;
 use metis_precompiles::abi::*;
 use metis_precompiles::gas::QUOTED_BYTES_PER_TOKEN;
@@ -58,6 +59,21 @@ fn a_quote_is_the_dearest_generate_tokens_plus_the_text_it_allows_for() {
     assert_eq!(got.finish, Finish::Length, "the fixture does not stop here");
     let allowance = inference.gas().text(20 * QUOTED_BYTES_PER_TOKEN as usize);
     assert_eq!(quote(&inference, 20, max_new), gas.plus(allowance));
+}
+
+#[test]
+fn a_model_with_groups_pays_for_their_multipliers() {
+    let plain = chain(Arc::new(Mock::new()));
+    let mut mock = Mock::new();
+    mock.manifest.formats = Formats::grouped();
+    let (work, grouped) = (mock.manifest.work, chain(Arc::new(mock)));
+    let gas = plain.gas();
+    for (prompt, new) in [(1, 1), (9, 1), (9, 12)] {
+        let fed = u64::from(prompt + new - 1);
+        let multipliers = fed * work.linear_macs.div_ceil(32) + u64::from(new) * work.head_macs.div_ceil(32);
+        let more = quote(&grouped, prompt, new).0 - quote(&plain, prompt, new).0;
+        assert!((gas.macs_per_multiplier * multipliers / gas.macs_per_gas).abs_diff(more) <= 1);
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ NUMBERS = {
     "values": "int8-per-head",
     "weights": "int8-per-channel",
 }
+GROUPED_NUMBERS = dict(NUMBERS, weights="int8-per-group-of-32")
 
 
 class Layer:
@@ -54,7 +55,9 @@ class Bundle:
         with open(os.path.join(directory, "manifest.json"), "rb") as file:
             self.manifest = manifest = read_json(file.read())
         self.architecture = manifest["architecture"]
-        if (manifest["format_version"], manifest["formats"]) != (1, NUMBERS) or self.architecture not in FIELDS:
+        formats = manifest["formats"]
+        known = manifest["format_version"] == 1 and formats in (NUMBERS, GROUPED_NUMBERS)
+        if not known or self.architecture not in FIELDS:
             raise BundleError("another format than the one of the text")
         self.vocabulary = manifest["vocabulary"]
         self.context = manifest["context"]
@@ -66,7 +69,7 @@ class Bundle:
         self.epsilon = manifest["norm_epsilon_q32"]
         self.variant = Variant(self.architecture, manifest.get("variant", {}), self.head_dim)
 
-        tensors = Safetensors(os.path.join(directory, "weights.safetensors"))
+        tensors = Safetensors(os.path.join(directory, "weights.safetensors"), formats == GROUPED_NUMBERS)
         self.embedding = Matrix(tensors, "embedding", self.vocabulary, self.hidden)
         self.layers = [Layer(self, tensors, index) for index in range(manifest["layers"])]
         if self.architecture == "llama":

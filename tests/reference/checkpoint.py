@@ -4,7 +4,7 @@ An inference engine needs none of this: a bundle ships the results.
 """
 
 from fractions import Fraction
-from math import isqrt
+from math import ceil, isqrt
 
 from numerics import (
     TURN_Q62,
@@ -59,6 +59,25 @@ def weight_row(patterns):
     weights = [round_div(127 * x, maximum) for x in exact]
     n, b = row[list(map(abs, exact)).index(maximum)]
     return weights, scale_from((abs(n) << 64) // 127, b - 64)
+
+
+def grouped_weight_row(patterns):
+    """One row of IEEE single bits in groups of 32 as (weights, multipliers, (mantissa, exponent))."""
+    row = [Fraction(n) * Fraction(2) ** b for n, b in map(decode_single, patterns)]
+    groups = [row[i : i + 32] for i in range(0, len(row), 32)]
+    maximum = max(map(abs, row))
+    if maximum == 0:
+        return [0] * len(row), [1] * len(groups), (2**22, -22)
+    n, b = decode_single(patterns[list(map(abs, row)).index(maximum)])
+    m, e = scale_from((abs(n) << 64) // (127 * 255), b - 64)
+    weights, multipliers = [], []
+    for group in groups:
+        c = max(1, ceil(255 * max(map(abs, group)) / maximum))
+        step = c * m * Fraction(2) ** e
+        quotients = [x / step for x in group]
+        weights += [round_div(q.numerator, q.denominator) for q in quotients]
+        multipliers.append(c)
+    return weights, multipliers, (m, e)
 
 
 def _fixed(pattern, fraction_bits, limit, less_one=False):

@@ -76,6 +76,12 @@ def embed(v):
     return {"out": kernels.embed(v["weights"], (one(v, "mantissa"), one(v, "exponent")), factor)}
 
 
+def grouped_embed(v):
+    factor = tuple(v.get("factor", kernels.ONE))
+    scale = (one(v, "mantissa"), one(v, "exponent"))
+    return {"out": kernels.embed(v["weights"], scale, factor, v["multipliers"])}
+
+
 def rmsnorm(v):
     return quantised(kernels.rmsnorm(v["x"], v["gains"], one(v, "epsilon")))
 
@@ -96,6 +102,15 @@ def linear(v):
     if not len(rows) == len(scales) == len(v["exponents"]) or len(rows[-1]) != len(v["activations"]):
         raise ValueError("shapes of a linear case do not agree")
     return {"out": kernels.linear(v["activations"], one(v, "exponent"), rows, scales)}
+
+
+def grouped_linear(v):
+    inputs = one(v, "inputs")
+    rows, groups = split(v["weights"], inputs), split(v["multipliers"], -(-inputs // kernels.GROUP))
+    scales = list(zip(v["mantissas"], v["exponents"]))
+    if not len(rows) == len(scales) == len(groups) or len(rows[-1]) != len(v["activations"]):
+        raise ValueError("shapes of a linear case do not agree")
+    return {"out": kernels.linear(v["activations"], one(v, "exponent"), rows, scales, groups)}
 
 
 def bias(v):
@@ -160,16 +175,23 @@ def weights(v):
     }
 
 
+def grouped_weights(v):
+    row, multipliers, scale = checkpoint.grouped_weight_row(v["float_bits"])
+    return {"out_weights": row, "out_multipliers": multipliers, "out_scale": list(scale)}
+
+
 FILES = {
     function.__name__ + ".txt": function
     for function in (
         tables,
         quantise,
         embed,
+        grouped_embed,
         rmsnorm,
         layernorm,
         normalise,
         linear,
+        grouped_linear,
         bias,
         rope,
         attention,
@@ -180,6 +202,7 @@ FILES = {
         sampling,
         log_probability,
         weights,
+        grouped_weights,
     )
 }
 

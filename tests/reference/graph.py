@@ -18,13 +18,14 @@ def check(bundle, token, position):
 
 def lookup(matrix, index, factor=ONE):
     """A row of an embedding in Q16."""
-    return embed(matrix.rows[index], matrix.scales[index], factor)
+    multipliers = None if matrix.multipliers is None else matrix.multipliers[index]
+    return embed(matrix.rows[index], matrix.scales[index], factor, multipliers)
 
 
 def project(row, matrix):
     """A linear layer with its bias, if it has one, of quantised activations."""
     activations, exponent = row
-    out = linear(activations, exponent, matrix.rows, matrix.scales)
+    out = linear(activations, exponent, matrix.rows, matrix.scales, matrix.multipliers)
     return out if matrix.bias is None else bias(out, matrix.bias)
 
 

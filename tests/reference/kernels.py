@@ -23,6 +23,7 @@ from numerics import (
 )
 
 ONE = (2**22, -22)  # a scale
+GROUP = 32  # inputs that share a multiplier
 
 
 def dot(a, b):
@@ -30,9 +31,16 @@ def dot(a, b):
     return sum(map(mul, a, b))
 
 
-def embed(weights, scale, factor=ONE):
+def grouped(weights, multipliers):
+    """A weight row times the multipliers of its groups."""
+    return [w * multipliers[i // GROUP] for i, w in enumerate(weights)]
+
+
+def embed(weights, scale, factor=ONE, multipliers=None):
     """Residual stream (Q16) of a token from its embedding row."""
     m, e = product(scale, factor)
+    if multipliers is not None:
+        weights = grouped(weights, multipliers)
     return [rescale(w, m, e + 16) for w in weights]
 
 
@@ -71,8 +79,10 @@ def normalise(x, gains, biases, epsilon):
     return [saturate(round_shift(v, 24)) for v in norm(x, gains, biases, epsilon)]
 
 
-def linear(activations, exponent, weights, scales):
-    """Each output channel in Q16."""
+def linear(activations, exponent, weights, scales, multipliers=None):
+    """Each output channel in Q16; `multipliers` has a row of them for each, if the weights have groups."""
+    if multipliers is not None:
+        weights = map(grouped, weights, multipliers)
     return [
         rescale(sum(map(mul, row, activations)), m, exponent + e + 16)
         for row, (m, e) in zip(weights, scales)

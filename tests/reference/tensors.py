@@ -24,7 +24,8 @@ def read_json(data):
 class Safetensors:
     """A safetensors file: u64 length of the header, JSON header, data."""
 
-    def __init__(self, path):
+    def __init__(self, path, has_groups=False):
+        self.has_groups = has_groups  # whether every matrix has multipliers
         with open(path, "rb") as file:
             content = file.read()
         (length,) = struct.unpack_from("<Q", content)
@@ -70,7 +71,10 @@ class Norm:
 
 
 class Matrix:
-    """Weight rows (one for each output channel or token) with one scale (mantissa, exponent) each, perhaps a bias (Q16)."""
+    """Weight rows (one for each output channel or token) with one scale (mantissa, exponent) each, perhaps a bias (Q16).
+
+    If weights have groups, `multipliers` has a row of them for each weight row.
+    """
 
     def __init__(self, tensors, name, outputs, inputs, biased=False):
         data, _ = tensors.bytes(name + ".weight", "U8", [outputs, inputs])
@@ -82,4 +86,11 @@ class Matrix:
             raise BundleError("%s.weight holds -128" % name)
         if not all(2**22 <= m < 2**23 and -1024 <= e <= 1024 for m, e in self.scales):
             raise BundleError("%s.scale is out of range" % name)
+        self.multipliers = None
+        if tensors.has_groups:
+            count = (inputs + 31) // 32
+            groups, _ = tensors.bytes(name + ".multiplier", "U8", [outputs, count])
+            self.multipliers = [groups[i * count : (i + 1) * count] for i in range(outputs)]
+            if 0 in groups:
+                raise BundleError("%s.multiplier holds 0" % name)
         self.bias = tensors.bounded(name + ".bias", outputs, 2**31) if biased else None

@@ -13,7 +13,7 @@ import bert
 import checkpoint
 import logits
 import numerics as n
-from bundle import NUMBERS, Bundle
+from bundle import GROUPED_NUMBERS, NUMBERS, Bundle
 from streams import stream
 from tensors import FORMATS, BundleError
 from variant import Variant
@@ -22,9 +22,10 @@ from variant import Variant
 class Writer:
     """Tensors of random weights by name, and the file of them."""
 
-    def __init__(self):
+    def __init__(self, has_groups=False):
         self.numbers = stream(4)
         self.tensors = {}
+        self.has_groups = has_groups
 
     def integers(self, name, dtype, shape, values):
         self.tensors[name] = (dtype, shape, struct.pack(FORMATS[dtype] % len(values), *values))
@@ -37,10 +38,14 @@ class Writer:
         self.tensors[name + ".weight"] = ("U8", [outputs, inputs], weights)
         scales = []
         for _ in range(outputs):
-            scales += [2**22 + next(self.numbers) % 2**22, -30]
+            # With a multiplier of 4 it is the same model.
+            scales += [2**22 + next(self.numbers) % 2**22, -32 if self.has_groups else -30]
         self.integers(name + ".scale", "I32", [outputs, 2], scales)
         if biased:
             self.row(name + ".bias", outputs, -(2**15), 2**16)
+        if self.has_groups:
+            count = (inputs + 31) // 32
+            self.tensors[name + ".multiplier"] = ("U8", [outputs, count], b"\4" * (outputs * count))
 
     def norm(self, name, channels, biased=False):
         self.row(name + ".gain", channels, 2**20, 2**18)
@@ -76,11 +81,11 @@ RELATIVE = {
 CLASSIFIER = {"activation": "gelu_erf", "classes": ["no", "yes", "perhaps"]}
 
 
-def write_bundle(directory, tied=False, architecture="llama", variant=None, layers=2):
+def write_bundle(directory, tied=False, architecture="llama", variant=None, layers=2, has_groups=False):
     """A bundle of random weights, small enough to run in a moment."""
     hidden, intermediate, vocabulary, context, heads, kv_heads, head_dim = 12, 20, 30, 16, 4, 2, 4
     variant = variant or {}
-    w = Writer()
+    w = Writer(has_groups)
     biased = architecture != "llama"
     qkv_biased = biased or "qkv_bias" in variant
     w.matrix("embedding", vocabulary, hidden)
@@ -121,7 +126,7 @@ def write_bundle(directory, tied=False, architecture="llama", variant=None, laye
     manifest = {
         "format_version": 1,
         "architecture": architecture,
-        "formats": NUMBERS,
+        "formats": GROUPED_NUMBERS if has_groups else NUMBERS,
         "vocabulary": vocabulary,
         "context": context,
         "hidden": hidden,
@@ -203,6 +208,25 @@ class SmallBundle(InAFolder):
                 json.dump(dict(manifest, **{name: value}), file)
             with self.assertRaises(BundleError):  # the last one leaves the head's tensors over
                 Bundle(self.directory)
+
+    def test_groups_of_weights(self):
+        for variant in ({}, RELATIVE):
+            plain = list(logits.records(self.bundle_of(variant=variant), [1, 5, 29]))
+            grouped = self.bundle_of(variant=variant, has_groups=True)
+            self.assertEqual(list(logits.records(grouped, [1, 5, 29])), plain)
+            grouped.layers[1].down.multipliers[3] = [5]
+            self.assertNotEqual(list(logits.records(grouped, [1, 5, 29])), plain)
+
+    def test_a_multiplier_of_zero_is_refused(self):
+        write_bundle(self.directory, has_groups=True)
+        path = os.path.join(self.directory, "weights.safetensors")
+        with open(path, "rb") as file:
+            content = file.read()
+        self.assertIn(b"\4" * 30, content)
+        with open(path, "wb") as file:
+            file.write(content.replace(b"\4" * 30, b"\4" * 29 + b"\0"))
+        with self.assertRaises(BundleError):
+            Bundle(self.directory)
 
     def test_wrong_shape_is_refused(self):
         path = os.path.join(self.directory, "manifest.json")

@@ -21,6 +21,29 @@ class Checkpoint(unittest.TestCase):
         with self.assertRaises(ValueError):
             checkpoint.weight_row([255 << 23])
 
+    def test_grouped_weight_row(self):
+        single = lambda x: struct.unpack("<I", struct.pack("<f", x))[0]
+        # The scale is 1 / 127 / 255 of the largest, so here it is one.
+        row = [32385, 0.5, -127.4] + [0] * 29 + [127, 63.5, -0.5] + [0] * 29 + [127.5] + [0] * 31 + [-2.0]
+        weights, multipliers, (m, e) = checkpoint.grouped_weight_row([single(x) for x in row])
+        self.assertEqual(Fraction(m) * Fraction(2) ** e, 1)
+        self.assertEqual(multipliers, [255, 1, 2, 1])
+        self.assertEqual(weights[:3], [127, 0, 0])
+        self.assertEqual(weights[32:35], [127, 64, 0])  # ties go up
+        self.assertEqual((weights[64], weights[96]), (64, -2))
+        self.assertEqual(checkpoint.grouped_weight_row([0] * 33), ([0] * 33, [1, 1], (2**22, -22)))
+
+    def test_grouped_weights_are_within_half_a_step(self):
+        numbers = stream(9)
+        for length in (1, 31, 32, 33, 100):
+            row = [next(numbers) % (110 << 23) + (20 << 23) + ((next(numbers) % 2) << 31) for _ in range(length)]
+            weights, multipliers, (m, e) = checkpoint.grouped_weight_row(row)
+            for i, (pattern, w) in enumerate(zip(row, weights)):
+                significand, b = checkpoint.decode_single(pattern)
+                step = multipliers[i // 32] * m * Fraction(2) ** e
+                self.assertLessEqual(abs(significand * Fraction(2) ** b - w * step), step / 2)
+                self.assertLessEqual(abs(w), 127)
+
     def test_gain(self):
         self.assertEqual(checkpoint.gain(127 << 23), 2**20)
         self.assertEqual(checkpoint.gain((1 << 31) | (106 << 23)), 0)  # -2^-21 is a tie: toward plus infinity

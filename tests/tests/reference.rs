@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use metis_kernels::{Scalar, TokenId};
+use metis_models::bundle::BundleParts;
 use metis_models::engine::{Engine, InferenceModel, Request};
 use metis_models::fixture::{FamilyFixture, families};
 use metis_models::import::{Options, ProgressBar, Source, import};
@@ -80,8 +81,13 @@ fn recompute(python: &Path, bundle: &Path, lines: &str) {
 
 /// Compares all numbers of a fixture, imported through `place/checkpoint`.
 fn compare_family(python: &Path, fixture: &FamilyFixture, place: &Path) {
+    compare_bundle(python, fixture, fixture.bundle(&place.join("checkpoint")).unwrap(), place);
+}
+
+/// Compares all numbers of a fixture's bundle, written to `place/bundle`.
+fn compare_bundle(python: &Path, fixture: &FamilyFixture, parts: BundleParts, place: &Path) {
     let bundle = place.join("bundle");
-    fixture.bundle(&place.join("checkpoint")).unwrap().write(&bundle).unwrap();
+    parts.write(&bundle).unwrap();
     let model = Engine::load(&Bundle::open(&bundle).unwrap(), Arc::new(Scalar::new())).unwrap();
     let tokens = |count: u32| -> Vec<TokenId> { (0..count).map(|i| TokenId((i * 89 + 5) % 300)).collect() };
     let lines = match fixture.is_encoder() {
@@ -103,6 +109,24 @@ fn every_number_of_every_family() {
             }
         }
         compare_family(&python, &fixture, tempfile::tempdir().unwrap().path());
+    }
+}
+
+#[test]
+fn every_number_of_models_whose_weights_have_groups() {
+    let Some(python) = python() else { return };
+    for (name, mut fixture) in families() {
+        if !["gemma2", "gpt2", "bert classifier"].contains(&name) {
+            continue;
+        }
+        println!("{name}");
+        // The last group of each row of `down` has eight inputs.
+        if let Some(intermediate) = fixture.config.get_mut("intermediate_size") {
+            *intermediate = 104.into();
+        }
+        let place = tempfile::tempdir().unwrap();
+        let parts = fixture.grouped_bundle(&place.path().join("checkpoint")).unwrap();
+        compare_bundle(&python, &fixture, parts, place.path());
     }
 }
 

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
+use super::groups::GroupSums;
 use super::packed::{LANES, PackedLinear};
 use super::planes::{PlaneRow, Planes};
-use super::simd::{Bound, Panel, Simd, Sixteen};
+use super::simd::{Bound, GroupedPanel, Panel, Simd, Sixteen};
 use crate::formats::{RESIDUAL_BITS, TokenId};
 use crate::pool::Pool;
-use crate::rounding::{isqrt, rescale};
+use crate::rounding::{isqrt, rescale, rescale_wide};
 
 /// Rows whose bests are kept on the stack.
 const ROWS: usize = 8;
@@ -25,7 +26,9 @@ pub(super) fn argmax<S: Simd>(
     weights: &PackedLinear,
     out: &mut Vec<TokenId>,
 ) {
-    let job = Job { simd, weights, norms: weights.norms(), rows: rows(x) };
+    let sums = weights.has_groups().then(|| GroupSums::new(x));
+    let norms = if sums.is_some() { &[] } else { weights.norms() };
+    let job = Job { simd, weights, norms, sums, rows: rows(x) };
     let bests: Vec<AtomicU64> = job.rows.iter().map(|_| AtomicU64::new(0)).collect();
     let group = S::STREAMS;
     let groups = weights.panels().div_ceil(group);
@@ -65,6 +68,7 @@ const fn token(key: u64) -> TokenId {
 /// A row and the length of its low half, rounded up.
 #[derive(Clone, Copy)]
 struct BoundedRow<'a> {
+    index: usize,
     row: PlaneRow<'a>,
     low_norm: i32,
 }
@@ -73,7 +77,7 @@ fn rows(x: &Planes) -> Vec<BoundedRow<'_>> {
     let bounded = |i| {
         let row = x.plane(i);
         let squares: u64 = row.low.iter().map(|&v| u64::from(v.unsigned_abs()).pow(2)).sum();
-        BoundedRow { row, low_norm: norm(squares) }
+        BoundedRow { index: i, row, low_norm: norm(squares) }
     };
     (0..x.rows()).map(bounded).collect()
 }
@@ -86,7 +90,9 @@ pub(super) fn norm(squares: u64) -> i32 {
 struct Job<'a, S> {
     simd: S,
     weights: &'a PackedLinear,
+    /// None of weights with groups: their bounds are the outputs.
     norms: &'a [Sixteen],
+    sums: Option<GroupSums>,
     rows: Vec<BoundedRow<'a>>,
 }
 
@@ -121,12 +127,20 @@ impl<S: Simd> Job<'_, S> {
         bests: &[AtomicU64],
     ) {
         let mut bounds: [[Sixteen; T]; P] = [[[0; LANES]; T]; P];
-        let panels = core::array::from_fn(|p| {
+        let panels: [Panel<'_>; P] = core::array::from_fn(|p| {
             let (blocks, scales) = self.weights.panel(panel + p);
-            Bound { panel: Panel { blocks, scales }, norms: &self.norms[panel + p] }
+            Panel { blocks, scales }
         });
-        let low_norms = core::array::from_fn(|t| rows[t].low_norm);
-        self.simd.bounds(panels, core::array::from_fn(|t| rows[t].row), low_norms, &mut bounds);
+        if let Some(sums) = &self.sums {
+            let groups = |p| self.weights.groups(panel + p).unwrap_or_default();
+            let panels = core::array::from_fn(|p| GroupedPanel { panel: panels[p], groups: groups(p) });
+            let rows = core::array::from_fn(|t| sums.with(rows[t].index, rows[t].row));
+            self.simd.grouped(panels, rows, &mut bounds);
+        } else {
+            let panels = core::array::from_fn(|p| Bound { panel: panels[p], norms: &self.norms[panel + p] });
+            let low_norms = core::array::from_fn(|t| rows[t].low_norm);
+            self.simd.bounds(panels, core::array::from_fn(|t| rows[t].row), low_norms, &mut bounds);
+        }
         for (p, bounds) in bounds.iter().enumerate() {
             for (t, bounds) in bounds.iter().enumerate() {
                 self.improve(rows[t].row, (panel + p) * LANES, bounds, &bests[t]);
@@ -152,6 +166,10 @@ impl<S: Simd> Job<'_, S> {
 
     fn exact(&self, row: PlaneRow<'_>, output: usize) -> i32 {
         let (weights, mantissa, exponent) = self.weights.row(output);
+        if let Some(weights) = self.weights.grouped_row(output) {
+            let sum = weights.zip(row.values).map(|(w, &a)| i64::from(w) * i64::from(a)).sum();
+            return rescale_wide(sum, mantissa, exponent + row.exponent + RESIDUAL_BITS as i32);
+        }
         let sum = weights.zip(row.values).map(|(w, &a)| i64::from(w) * i64::from(a)).sum();
         rescale(sum, mantissa, exponent + row.exponent + RESIDUAL_BITS as i32)
     }

@@ -2,10 +2,11 @@
 
 use core::ops::Range;
 
+use super::groups::GroupSums;
 use super::packed::{LANES, PackedLinear};
 use super::planes::Planes;
 use super::shared::{Columns, for_each_group};
-use super::simd::{Panel, Simd, Sixteen};
+use super::simd::{GroupedPanel, Panel, Simd, Sixteen};
 use crate::buffers::Residual;
 use crate::pool::Pool;
 
@@ -14,72 +15,123 @@ const WORTH_SHARING: usize = 1 << 18;
 
 /// Fills `out`, which has been shaped.
 pub(super) fn linear<S: Simd>(simd: S, pool: &Pool, x: &Planes, weights: &PackedLinear, out: &mut Residual) {
+    if weights.has_groups() {
+        let job = GroupedJob { simd, x, weights, sums: GroupSums::new(x) };
+        all(simd, pool, &job, x, weights, out);
+    } else {
+        all(simd, pool, &Job { simd, x, weights }, x, weights, out);
+    }
+}
+
+/// Computes a tile of `P` panels by `T` rows.
+trait Tile<S: Simd>: Sync {
+    fn tile<const P: usize, const T: usize>(&self, panel: usize, row: usize, out: &mut [[Sixteen; T]; P]);
+}
+
+fn all<S: Simd>(
+    simd: S,
+    pool: &Pool,
+    job: &impl Tile<S>,
+    x: &Planes,
+    weights: &PackedLinear,
+    out: &mut Residual,
+) {
     let share = x.rows() * weights.inputs() * weights.outputs() >= WORTH_SHARING;
-    let job = Job { simd, x, weights };
     for_each_group(pool, share, out.rows_mut(), weights.outputs(), S::STREAMS * LANES, |column, columns| {
         let first = column / LANES;
         simd.run(
             #[inline(always)]
             || match weights.panels() - first {
-                4.. if S::STREAMS >= 4 => job.panels::<4>(first, columns),
+                4.. if S::STREAMS >= 4 => panels::<S, 4>(job, x.rows(), first, columns),
                 3 if S::STREAMS >= 4 => {
-                    job.panels::<2>(first, columns);
-                    job.panels::<1>(first + 2, columns);
+                    panels::<S, 2>(job, x.rows(), first, columns);
+                    panels::<S, 1>(job, x.rows(), first + 2, columns);
                 }
-                2.. if S::STREAMS >= 2 => job.panels::<2>(first, columns),
-                _ => job.panels::<1>(first, columns),
+                2.. if S::STREAMS >= 2 => panels::<S, 2>(job, x.rows(), first, columns),
+                _ => panels::<S, 1>(job, x.rows(), first, columns),
             },
         );
     });
 }
 
+/// `P` panels for all rows.
+#[inline(always)]
+fn panels<S: Simd, const P: usize>(job: &impl Tile<S>, rows: usize, panel: usize, out: &mut Columns<'_>) {
+    let left = rows - rows % S::ROWS;
+    tiles_of::<S, P>(job, S::ROWS, panel, 0..left, out);
+    tiles_of::<S, P>(job, rows - left, panel, left..rows, out);
+}
+
+/// Tiles of `count` rows, at most 4.
+#[inline(always)]
+fn tiles_of<S: Simd, const P: usize>(
+    job: &impl Tile<S>,
+    count: usize,
+    panel: usize,
+    rows: Range<usize>,
+    out: &mut Columns<'_>,
+) {
+    match count {
+        4.. => tiles::<S, P, 4>(job, panel, rows, out),
+        3 => tiles::<S, P, 3>(job, panel, rows, out),
+        2 => tiles::<S, P, 2>(job, panel, rows, out),
+        _ => tiles::<S, P, 1>(job, panel, rows, out),
+    }
+}
+
+#[inline(always)]
+fn tiles<S: Simd, const P: usize, const T: usize>(
+    job: &impl Tile<S>,
+    panel: usize,
+    rows: Range<usize>,
+    out: &mut Columns<'_>,
+) {
+    let mut results: [[Sixteen; T]; P] = [[[0; LANES]; T]; P];
+    for row in rows.step_by(T) {
+        job.tile(panel, row, &mut results);
+        for (p, rows) in results.iter().enumerate() {
+            for (t, values) in rows.iter().enumerate() {
+                out.write(row + t, (panel + p) * LANES, values);
+            }
+        }
+    }
+}
+
+/// Weights with a scale per output channel.
 struct Job<'a, S> {
     simd: S,
     x: &'a Planes,
     weights: &'a PackedLinear,
 }
 
-impl<S: Simd> Job<'_, S> {
-    /// `P` panels for all rows.
+impl<S: Simd> Tile<S> for Job<'_, S> {
     #[inline(always)]
-    fn panels<const P: usize>(&self, panel: usize, out: &mut Columns<'_>) {
-        let rows = self.x.rows();
-        let left = rows - rows % S::ROWS;
-        self.tiles_of::<P>(S::ROWS, panel, 0..left, out);
-        self.tiles_of::<P>(rows - left, panel, left..rows, out);
-    }
-
-    /// Tiles of `count` rows, at most 4.
-    #[inline(always)]
-    fn tiles_of<const P: usize>(
-        &self,
-        count: usize,
-        panel: usize,
-        rows: Range<usize>,
-        out: &mut Columns<'_>,
-    ) {
-        match count {
-            4.. => self.tiles::<P, 4>(panel, rows, out),
-            3 => self.tiles::<P, 3>(panel, rows, out),
-            2 => self.tiles::<P, 2>(panel, rows, out),
-            _ => self.tiles::<P, 1>(panel, rows, out),
-        }
-    }
-
-    #[inline(always)]
-    fn tiles<const P: usize, const T: usize>(&self, panel: usize, rows: Range<usize>, out: &mut Columns<'_>) {
-        let mut results: [[Sixteen; T]; P] = [[[0; LANES]; T]; P];
+    fn tile<const P: usize, const T: usize>(&self, panel: usize, row: usize, out: &mut [[Sixteen; T]; P]) {
         let panels = core::array::from_fn(|p| {
             let (blocks, scales) = self.weights.panel(panel + p);
             Panel { blocks, scales }
         });
-        for row in rows.step_by(T) {
-            self.simd.linear(panels, core::array::from_fn(|t| self.x.plane(row + t)), &mut results);
-            for (p, rows) in results.iter().enumerate() {
-                for (t, values) in rows.iter().enumerate() {
-                    out.write(row + t, (panel + p) * LANES, values);
-                }
-            }
-        }
+        self.simd.linear(panels, core::array::from_fn(|t| self.x.plane(row + t)), out);
+    }
+}
+
+/// Weights with groups.
+struct GroupedJob<'a, S> {
+    simd: S,
+    x: &'a Planes,
+    weights: &'a PackedLinear,
+    sums: GroupSums,
+}
+
+impl<S: Simd> Tile<S> for GroupedJob<'_, S> {
+    #[inline(always)]
+    fn tile<const P: usize, const T: usize>(&self, panel: usize, row: usize, out: &mut [[Sixteen; T]; P]) {
+        let panels = core::array::from_fn(|p| {
+            let (blocks, scales) = self.weights.panel(panel + p);
+            let groups = self.weights.groups(panel + p).unwrap_or_default();
+            GroupedPanel { panel: Panel { blocks, scales }, groups }
+        });
+        let rows = core::array::from_fn(|t| self.sums.with(row + t, self.x.plane(row + t)));
+        self.simd.grouped(panels, rows, out);
     }
 }

@@ -74,6 +74,10 @@ impl Planes {
         self.width.next_multiple_of(DEPTH)
     }
 
+    pub(super) const fn width(&self) -> usize {
+        self.width
+    }
+
     /// Rows in use.
     pub const fn rows(&self) -> usize {
         self.rows

@@ -14,7 +14,8 @@ pub(super) mod neon;
 pub(super) mod portable;
 
 use super::cache::KeyBlock;
-use super::packed::{Block, LANES, PanelScales};
+use super::groups::GroupedRow;
+use super::packed::{Block, LANES, Multipliers, PanelScales};
 use super::planes::PlaneRow;
 
 /// What a panel of sixteen outputs is multiplied with, and how its sums become Q16.
@@ -22,6 +23,14 @@ use super::planes::PlaneRow;
 pub(super) struct Panel<'a> {
     pub(super) blocks: &'a [Block],
     pub(super) scales: &'a PanelScales,
+}
+
+/// A panel with a multiplier for each group of 32 inputs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupedPanel<'a> {
+    pub(super) panel: Panel<'a>,
+    /// One for each eight blocks; the last group may have fewer.
+    pub(super) groups: &'a [Multipliers],
 }
 
 /// A panel with the lengths of its rows of weights, rounded up.
@@ -72,6 +81,22 @@ pub(super) trait Simd: Copy + Send + Sync {
         rows: [PlaneRow<'_>; T],
         out: &mut [[Sixteen; T]; P],
     );
+
+    /// [`linear`](Self::linear) of weights with groups.
+    ///
+    /// A group's sum is below `2^27`, also as `256 * high + low` with `w + 128` in place of `w` below `2^30`; times its multiplier it is added
+    /// up in 64 bits.
+    fn grouped<const P: usize, const T: usize>(
+        self,
+        panels: [GroupedPanel<'_>; P],
+        rows: [GroupedRow<'_>; T],
+        out: &mut [[Sixteen; T]; P],
+    ) {
+        self.run(
+            #[inline(always)]
+            || portable::grouped(panels, rows, out),
+        );
+    }
 
     /// Numbers that are at least the results of [`linear`](Self::linear), cheaper where there is a way; `low_norms` are the lengths of the
     /// rows' low halves, rounded up.

@@ -6,13 +6,13 @@ use super::vectors::{Case, VectorError, parse};
 use crate::activation::{Activation, SoftCap};
 use crate::backend::{Attention, Backend, BackendError, KvShape, LinearWeights, NormWeights, Row};
 use crate::bounds::AttentionShape;
-use crate::formats::{Scale, TokenId};
+use crate::formats::{GROUP_INPUTS, Scale, TokenId};
 use crate::mask::TokenMask;
 use crate::quantise::quantise;
 use crate::sampling::Sampling;
 use crate::softmax::{attention_scale, log_probability_q16};
 use crate::tables::{cos_sin, exp2_neg, log2_q32, sigmoid};
-use crate::weights::{gains_q20, quantise_row};
+use crate::weights::{gains_q20, quantise_grouped_row, quantise_row};
 
 /// Answers: the `out` lines of a case.
 pub(super) type Answers = Vec<(&'static str, Vec<i128>)>;
@@ -85,6 +85,7 @@ pub(super) fn function(file: &str, case: &Case) -> Option<Result<Answers, Vector
         "sampling" => sampled(case),
         "log_probability" => log_probabilities(case),
         "weights" => weights(case),
+        "grouped_weights" => grouped_weights(case),
         _ => return None,
     })
 }
@@ -152,6 +153,18 @@ fn weights(case: &Case) -> Result<Answers, VectorError> {
     ])
 }
 
+fn grouped_weights(case: &Case) -> Result<Answers, VectorError> {
+    let bits: Vec<u32> = case.get("float_bits")?;
+    let (mut bytes, mut groups) = (vec![0u8; bits.len()], vec![0u8; bits.len().div_ceil(GROUP_INPUTS)]);
+    let scale =
+        quantise_grouped_row(&bits, &mut bytes, &mut groups).map_err(|_| missing(case, "float_bits"))?;
+    Ok(vec![
+        ("out_weights", bytes.iter().map(|b| i128::from((b ^ 0x80) as i8)).collect()),
+        ("out_multipliers", wide(&groups)),
+        ("out_scale", vec![scale.mantissa().into(), scale.exponent().into()]),
+    ])
+}
+
 /// Answers a case of a file about a kernel on a backend; `None` for files about functions.
 pub(super) fn kernel<B: Backend>(
     backend: &B,
@@ -159,11 +172,11 @@ pub(super) fn kernel<B: Backend>(
     case: &Case,
 ) -> Option<Result<Answers, AnswerError>> {
     Some(match file {
-        "embed" => embed(backend, case),
+        "embed" | "grouped_embed" => embed(backend, case),
         "rmsnorm" => norm(backend, case),
         "layernorm" => norm(backend, case),
         "normalise" => normalise(backend, case),
-        "linear" => linear(backend, case),
+        "linear" | "grouped_linear" => linear(backend, case),
         "rope" => rope(backend, case),
         "attention" => attention(backend, case),
         "silu_gate" => gate(backend, case, Activation::Silu),
@@ -208,7 +221,14 @@ fn activations<B: Backend>(backend: &B, x: &B::Activations, rows: usize) -> Resu
 fn embed<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
     let bytes = weight_bytes(case)?;
     let scales = scales(case, "mantissa", "exponent")?;
-    let weights = LinearWeights { outputs: 1, inputs: bytes.len(), bytes: &bytes, scales: &scales };
+    let groups: Option<Vec<u8>> = case.optional("multipliers")?;
+    let weights = LinearWeights {
+        outputs: 1,
+        inputs: bytes.len(),
+        bytes: &bytes,
+        scales: &scales,
+        groups: groups.as_deref(),
+    };
     let table = backend.load_linear(weights)?;
     let mut out = backend.residual(1, bytes.len())?;
     let factor = match case.optional::<i64>("factor")?.as_deref() {
@@ -280,12 +300,14 @@ fn one_row<B: Backend>(backend: &B, x: &B::Residual) -> Result<Answers, AnswerEr
 fn linear<B: Backend>(backend: &B, case: &Case) -> Result<Answers, AnswerError> {
     let bytes = weight_bytes(case)?;
     let scales = scales(case, "mantissas", "exponents")?;
+    let groups: Option<Vec<u8>> = case.optional("multipliers")?;
     let (inputs, values) = (case.one("inputs")?, case.get::<i16>("activations")?);
     let weights = backend.load_linear(LinearWeights {
         outputs: scales.len(),
         inputs,
         bytes: &bytes,
         scales: &scales,
+        groups: groups.as_deref(),
     })?;
     let mut x = backend.activations(1, inputs)?;
     backend.write_activations(&values, &[case.one("exponent")?], &mut x)?;

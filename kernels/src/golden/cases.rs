@@ -1,7 +1,7 @@
 //! Inputs of the golden vectors, and of the larger synthetic cases that the self-test digests.
 
 use super::vectors::Case;
-use crate::formats::{ACTIVATION_LIMIT, MANTISSA_BITS};
+use crate::formats::{ACTIVATION_LIMIT, GROUP_INPUTS, MANTISSA_BITS};
 use crate::tables::rope_frequencies;
 
 /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): a fixed stream of test inputs.
@@ -89,6 +89,15 @@ pub(super) fn kernel(file: &str, s: &mut Stream, name: String, size: usize) -> C
                 .with("mantissas", &m)
                 .with("exponents", &e)
         }
+        "grouped_embed" | "grouped_linear" => {
+            let (rows, plain) = match file {
+                "grouped_embed" => (1, "embed"),
+                _ => (1 + size / 7 % 24, "linear"),
+            };
+            let multipliers: Vec<u64> =
+                (0..rows * size.div_ceil(GROUP_INPUTS)).map(|_| 1 + s.below(255)).collect();
+            kernel(plain, s, case.name, size).with("multipliers", &multipliers)
+        }
         "rope" => {
             let pairs = (size / 2).clamp(1, 128);
             case.with("frequencies", &rope_frequencies(10_000, 2 * pairs))
@@ -121,12 +130,14 @@ pub(super) fn kernel(file: &str, s: &mut Stream, name: String, size: usize) -> C
 }
 
 /// The files about kernels, in the order of a forward pass.
-pub(super) const KERNELS: [&str; 12] = [
+pub(super) const KERNELS: [&str; 14] = [
     "embed",
+    "grouped_embed",
     "rmsnorm",
     "layernorm",
     "normalise",
     "linear",
+    "grouped_linear",
     "bias",
     "rope",
     "attention",

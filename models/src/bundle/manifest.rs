@@ -94,11 +94,28 @@ pub struct Formats {
     pub values: String,
 }
 
+/// Weights with a scale for each output channel.
+const PER_CHANNEL: &str = "int8-per-channel";
+/// Weights that also have a multiplier for each group of 32 inputs.
+const PER_GROUP: &str = "int8-per-group-of-32";
+
+impl Formats {
+    /// The same with groups of weights.
+    pub fn grouped() -> Self {
+        Self { weights: PER_GROUP.into(), ..Self::default() }
+    }
+
+    /// Whether weights have groups.
+    pub fn has_groups(&self) -> bool {
+        self.weights == PER_GROUP
+    }
+}
+
 impl Default for Formats {
-    /// The formats of this version.
+    /// The formats of this version, without groups of weights.
     fn default() -> Self {
         Self {
-            weights: "int8-per-channel".into(),
+            weights: PER_CHANNEL.into(),
             activations: "int16-power-of-two".into(),
             keys: "int16-power-of-two".into(),
             values: "int8-per-head".into(),
@@ -223,8 +240,9 @@ impl Manifest {
         if !valid_name(&self.name) {
             return wrong("name", &self.name, "1 to 64 of A-Z a-z 0-9 . _ -");
         }
-        if self.formats != Formats::default() {
-            return wrong("formats", &format!("{:?}", self.formats), "this build has one set of formats");
+        if ![Formats::default(), Formats::grouped()].contains(&self.formats) {
+            let rule = "this build has one set of formats, with weights per channel or per group";
+            return wrong("formats", &format!("{:?}", self.formats), rule);
         }
         let Self { vocabulary, context, hidden, intermediate, layers, .. } = *self;
         check_dimensions([vocabulary, context, hidden, intermediate, layers], self.attention())?;

@@ -94,8 +94,10 @@ impl Bundle {
         let bytes = self.tensor(&format!("{name}.weight"))?;
         let scales = tensors::scales(self.tensor(&format!("{name}.scale"))?)
             .map_err(|_| BundleError::MissingTensor(name.to_owned()))?;
+        let has_groups = self.manifest.formats.has_groups();
+        let groups = has_groups.then(|| self.tensor(&format!("{name}.multiplier"))).transpose()?;
         let outputs = scales.len();
-        Ok(Matrix { outputs, inputs: bytes.len() / outputs.max(1), bytes, scales })
+        Ok(Matrix { outputs, inputs: bytes.len() / outputs.max(1), bytes, scales, groups })
     }
 
     /// The gains of a norm by its name, Q20.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use metis_kernels::formats::GAIN_BITS;
+use metis_kernels::formats::{GAIN_BITS, GROUP_INPUTS};
 use metis_kernels::{LinearWeights, Scale, bounds};
 use rayon::prelude::*;
 use safetensors::tensor::Metadata;
@@ -22,10 +22,10 @@ pub const LAYER_NORMS: [&str; 2] = ["attention_norm", "mlp_norm"];
 pub(crate) const POST_NORMS: [&str; 2] = ["attention_post_norm", "mlp_post_norm"];
 /// Norms of heads, of models that have them.
 pub(crate) const HEAD_NORMS: [&str; 2] = ["query_norm", "key_norm"];
-/// Largest header: 256 layers have at most 6,000 tensors of about 110 bytes each.
+/// Largest header: 256 layers have at most 8,000 tensors of about 110 bytes each.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
 
-/// An int8 matrix of a bundle with a scale for each output channel.
+/// An int8 matrix of a bundle with a scale for each output channel and perhaps groups.
 #[derive(Clone, Debug)]
 pub struct Matrix<'a> {
     /// Rows.
@@ -36,12 +36,15 @@ pub struct Matrix<'a> {
     pub bytes: &'a [u8],
     /// One scale per row.
     pub scales: Vec<Scale>,
+    /// The multipliers of the groups of each row, if the weights have groups.
+    pub groups: Option<&'a [u8]>,
 }
 
 impl Matrix<'_> {
     /// The same as a backend takes it.
     pub fn weights(&self) -> LinearWeights<'_> {
-        LinearWeights { outputs: self.outputs, inputs: self.inputs, bytes: self.bytes, scales: &self.scales }
+        let Self { outputs, inputs, bytes, groups, .. } = *self;
+        LinearWeights { outputs, inputs, bytes, scales: &self.scales, groups }
     }
 }
 
@@ -52,6 +55,8 @@ pub(crate) enum Content {
     Weights,
     /// Pairs of mantissa and exponent.
     Scales,
+    /// Of groups of weights, never zero.
+    Multipliers,
     /// Q20 gains.
     Gains,
     /// Q20 biases of a norm.
@@ -73,7 +78,7 @@ pub(crate) struct TensorSpec {
 impl TensorSpec {
     pub(crate) const fn dtype(&self) -> Dtype {
         match self.content {
-            Content::Weights => Dtype::U8,
+            Content::Weights | Content::Multipliers => Dtype::U8,
             Content::Scales | Content::Gains | Content::NormBiases | Content::Biases => Dtype::I32,
             Content::Frequencies => Dtype::U64,
         }
@@ -182,6 +187,10 @@ impl Layout<'_> {
     fn matrix(&mut self, name: &str, [outputs, inputs]: [usize; 2]) {
         self.add(format!("{name}.weight"), Content::Weights, vec![outputs, inputs]);
         self.add(format!("{name}.scale"), Content::Scales, vec![outputs, 2]);
+        if self.manifest.formats.has_groups() {
+            let shape = vec![outputs, inputs.div_ceil(GROUP_INPUTS)];
+            self.add(format!("{name}.multiplier"), Content::Multipliers, shape);
+        }
     }
 
     fn add(&mut self, name: String, content: Content, shape: Vec<usize>) {
@@ -259,9 +268,14 @@ fn read_header(file: &[u8]) -> Result<Metadata, BundleError> {
 
 fn check_elements(spec: &TensorSpec, bytes: &[u8]) -> Result<(), BundleError> {
     let element = |index, rule| BundleError::Element { name: spec.name.clone(), index, rule };
+    let zero = || bytes.par_iter().with_min_len(1 << 20).position_any(|&b| b == 0);
     match spec.content {
-        Content::Weights => match bytes.par_iter().with_min_len(1 << 20).position_any(|&b| b == 0) {
+        Content::Weights => match zero() {
             Some(index) => Err(element(index, "-128 is not a weight; weights are within -127 ..= 127")),
+            None => Ok(()),
+        },
+        Content::Multipliers => match zero() {
+            Some(index) => Err(element(index, "a group's multiplier must be within 1 ..= 255")),
             None => Ok(()),
         },
         Content::Scales => scales(bytes).map(drop).map_err(|index| {

@@ -1,3 +1,5 @@
+mod groups;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

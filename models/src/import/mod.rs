@@ -28,7 +28,7 @@ use thiserror::Error;
 pub(crate) use checkpoint::{Checkpoint, Hyperparameters, RotaryPairs};
 pub(crate) use names::used;
 
-use crate::bundle::{Bundle, BundleError, BundleParts, Manifest, refuse_existing, valid_name};
+use crate::bundle::{Bundle, BundleError, BundleParts, Formats, Manifest, refuse_existing, valid_name};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// Where a checkpoint is.
@@ -110,6 +110,8 @@ pub struct Options {
     pub name: Option<String>,
     /// A shorter context than the checkpoint's.
     pub context: Option<usize>,
+    /// A multiplier for each group of 32 inputs of a weight row: closer to the checkpoint where a few weights are large.
+    pub group_scales: bool,
 }
 
 /// A bundle that was written.
@@ -177,6 +179,9 @@ fn convert_with_template(
     let mut manifest = checkpoint.shape.manifest(name, context, bos);
     let chat_template = source.chat_template(&tokenizer, &built);
     manifest.add_chat(chat_template.clone().format());
+    if options.group_scales {
+        manifest.formats = Formats::grouped();
+    }
     // Shapes before the long work.
     manifest.check_shapes()?;
     let tensors = quantise::tensors(&checkpoint, &manifest, progress)?;

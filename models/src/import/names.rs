@@ -74,13 +74,13 @@ pub(crate) fn used(shape: &Hyperparameters) -> Vec<(String, Vec<usize>)> {
     tensors
 }
 
-/// Where a tensor comes from; `None` for what is computed: scales and frequencies.
+/// Where a tensor comes from; `None` for what is computed: scales, multipliers and frequencies.
 pub(crate) fn source(
     shape: &Hyperparameters,
     manifest: &Manifest,
     spec: &TensorSpec,
 ) -> Option<SourceTensor> {
-    if matches!(spec.content, Content::Scales | Content::Frequencies) {
+    if matches!(spec.content, Content::Scales | Content::Multipliers | Content::Frequencies) {
         return None;
     }
     // `layers.N.part.kind` or `part.kind`.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use indicatif::ProgressBar;
 use metis_kernels::Scale;
-use metis_kernels::weights::{WeightError, biases_q16, gains_q20, quantise_row};
+use metis_kernels::formats::GROUP_INPUTS;
+use metis_kernels::weights::{WeightError, biases_q16, gains_q20, quantise_grouped_row, quantise_row};
 use rayon::prelude::*;
 
 use super::names::{Part, SourceTensor, source};
@@ -32,10 +33,14 @@ pub(super) fn tensors(
         let vector = |values: Vec<i32>| values.into_iter().flat_map(i32::to_le_bytes).collect();
         let bytes = match spec.content {
             Content::Weights => {
-                let (bytes, scales) = quantise_matrix(checkpoint, &source, spec)?;
-                tensors.insert(spec.name.replace(".weight", ".scale"), scales);
-                progress.inc(bytes.len() as u64);
-                bytes
+                let has_groups = manifest.formats.has_groups();
+                let matrix = quantise_matrix(checkpoint, &source, spec, has_groups)?;
+                tensors.insert(spec.name.replace(".weight", ".scale"), matrix.scales);
+                if has_groups {
+                    tensors.insert(spec.name.replace(".weight", ".multiplier"), matrix.multipliers);
+                }
+                progress.inc(matrix.bytes.len() as u64);
+                matrix.bytes
             }
             Content::Biases => vector(numbers(checkpoint, &source, spec, biases_q16)?),
             _ => {
@@ -77,12 +82,20 @@ fn numbers(
     convert(&bits).map_err(|error| ImportError::Weight { name: source.name.clone(), row: 0, source: error })
 }
 
-/// The bytes and scales of a matrix.
+/// The tensors of a matrix.
+struct QuantisedMatrix {
+    bytes: Vec<u8>,
+    scales: Vec<u8>,
+    /// A placeholder for each row if there are no groups.
+    multipliers: Vec<u8>,
+}
+
 fn quantise_matrix(
     checkpoint: &Checkpoint,
     source: &SourceTensor,
     spec: &TensorSpec,
-) -> Result<(Vec<u8>, Vec<u8>), ImportError> {
+    has_groups: bool,
+) -> Result<QuantisedMatrix, ImportError> {
     let (outputs, inputs) = (spec.shape[0], spec.shape[1]);
     let bits = checkpoint.bits(&source.name, &source.shape)?;
     let addend = match &source.part {
@@ -90,7 +103,13 @@ fn quantise_matrix(
         _ => Vec::new(),
     };
     let mut bytes = vec![0; outputs * inputs];
-    let quantise = |(output, out): (usize, &mut [u8])| {
+    let per_row = if has_groups { inputs.div_ceil(GROUP_INPUTS) } else { 1 };
+    let mut multipliers = vec![0; outputs * per_row];
+    let quantise = |(output, (out, groups)): (usize, (&mut [u8], &mut [u8]))| {
+        let mut quantise_row = |bits: &[u32], out: &mut [u8]| match has_groups {
+            true => quantise_grouped_row(bits, out, groups),
+            false => quantise_row(bits, out),
+        };
         let row = match source.part {
             Part::Rotary => checkpoint.shape.pairs.source_row(output, checkpoint.shape.head_dim),
             _ => output,
@@ -110,12 +129,12 @@ fn quantise_matrix(
         };
         scale.map_err(|error| ImportError::Weight { name: source.name.clone(), row, source: error })
     };
-    let scales: Vec<Scale> =
-        bytes.par_chunks_mut(inputs).enumerate().map(quantise).collect::<Result<_, _>>()?;
+    let rows = bytes.par_chunks_mut(inputs).zip(multipliers.par_chunks_mut(per_row));
+    let scales: Vec<Scale> = rows.enumerate().map(quantise).collect::<Result<_, _>>()?;
     let scales = scales.iter().flat_map(|scale| {
         [scale.mantissa().to_le_bytes(), scale.exponent().to_le_bytes()].into_iter().flatten()
     });
-    Ok((bytes, scales.collect()))
+    Ok(QuantisedMatrix { bytes, scales: scales.collect(), multipliers })
 }
 
 /// The bits of the sum of two IEEE singles.

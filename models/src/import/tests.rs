@@ -96,6 +96,26 @@ fn weights_survive_within_half_a_step() {
     }
 }
 
+#[test]
+fn weights_with_groups_survive_within_half_a_step_of_their_group() {
+    let (_place, folder) = folder(&Fixture { intermediate: 100, ..Fixture::default() });
+    let source = Source::HuggingFace(folder);
+    let checkpoint = source.open().unwrap();
+    let options = Options { group_scales: true, ..Options::default() };
+    let bundle = convert(&source, &options, &ProgressBar::hidden()).unwrap().into_bundle().unwrap();
+    let matrix = bundle.linear("layers.1.down").unwrap();
+    let original =
+        checkpoint.bits("model.layers.1.mlp.down_proj.weight", &[matrix.outputs, matrix.inputs]).unwrap();
+    for (i, bits) in original.into_iter().enumerate() {
+        let (row, group) = (i / matrix.inputs, i % matrix.inputs / 32);
+        let multiplier = f64::from(matrix.groups.unwrap()[4 * row + group]);
+        let step = multiplier * scaled(matrix.scales[row].mantissa(), matrix.scales[row].exponent());
+        let found = f64::from((matrix.bytes[i] ^ 0x80) as i8) * step;
+        let distance = (found - f64::from(f32::from_bits(bits))).abs();
+        assert!(distance <= 0.500_000_1 * step, "element {i}: off by {distance}, more than half of {step}");
+    }
+}
+
 fn distance(found: f64, bits: u32, matrix: &Matrix<'_>, element: usize) -> (f64, f64) {
     let scale = matrix.scales[element / matrix.inputs];
     let step = scaled(scale.mantissa(), scale.exponent());
@@ -185,7 +205,7 @@ fn the_author_names_the_model_and_may_shorten_its_context() {
     let (_place, folder) = folder(&Fixture::default());
     let source = Source::HuggingFace(folder);
     let convert = |name: &str, context| {
-        let options = Options { name: Some(name.into()), context };
+        let options = Options { name: Some(name.into()), context, ..Options::default() };
         convert(&source, &options, &ProgressBar::hidden()).map(|parts| parts.into_bundle().unwrap())
     };
     let bundle = convert("other", Some(32)).unwrap();

@@ -1,12 +1,14 @@
 //! AVX-512 with VNNI: `vpdpbusd` multiplies 64 unsigned bytes by 64 signed ones and adds groups of four.
 
+mod groups;
 mod tables;
 
 use core::arch::x86_64::*;
 use core::array;
 
 use super::portable::rescale_halves;
-use super::{Bound, Keys, Panel, QueryRow, Simd, Sixteen};
+use super::{Bound, GroupedPanel, Keys, Panel, QueryRow, Simd, Sixteen};
+use crate::cpu::groups::GroupedRow;
 use crate::cpu::packed::{DEPTH, LANES};
 use crate::cpu::planes::PlaneRow;
 use crate::formats::RESIDUAL_BITS;
@@ -39,6 +41,16 @@ impl Simd for Avx512 {
     ) {
         // SAFETY: the token proves that the processor has the instructions.
         unsafe { linear(panels, rows, out) }
+    }
+
+    fn grouped<const P: usize, const T: usize>(
+        self,
+        panels: [GroupedPanel<'_>; P],
+        rows: [GroupedRow<'_>; T],
+        out: &mut [[Sixteen; T]; P],
+    ) {
+        // SAFETY: as above.
+        unsafe { groups::grouped(panels, rows, out) }
     }
 
     fn bounds<const P: usize, const T: usize>(

@@ -1,10 +1,11 @@
 //! Plain loops, for processors without an implementation of their own.
 
-use super::{Keys, Panel, QueryRow, Simd, Sixteen};
+use super::{GroupedPanel, Keys, Panel, QueryRow, Simd, Sixteen};
+use crate::cpu::groups::{GROUP_STEPS, GroupedRow};
 use crate::cpu::packed::{DEPTH, LANES};
 use crate::cpu::planes::PlaneRow;
-use crate::formats::{RESIDUAL_BITS, WEIGHT_BITS};
-use crate::rounding::{rescale, round_shift};
+use crate::formats::{GROUP_INPUTS, RESIDUAL_BITS, WEIGHT_BITS};
+use crate::rounding::{rescale, rescale_wide, round_shift};
 use crate::softmax::weight;
 use crate::tables::sigmoid;
 
@@ -50,6 +51,45 @@ impl Simd for Portable {
     fn run<R>(self, f: impl FnOnce() -> R) -> R {
         f()
     }
+}
+
+/// The product of weights with groups by plain loops.
+#[inline(always)]
+pub(super) fn grouped<const P: usize, const T: usize>(
+    panels: [GroupedPanel<'_>; P],
+    rows: [GroupedRow<'_>; T],
+    out: &mut [[Sixteen; T]; P],
+) {
+    for (GroupedPanel { panel, groups }, out) in panels.iter().zip(out) {
+        for (GroupedRow { row, sums }, out) in rows.iter().zip(out) {
+            let mut totals = [0i64; LANES];
+            let parts = panel.blocks.chunks(GROUP_STEPS).zip(row.values.chunks(GROUP_INPUTS));
+            for ((blocks, values), (multipliers, &sum)) in parts.zip(groups.iter().zip(*sums)) {
+                // What reading w as w + 128 adds is subtracted at the start.
+                let mut part = [-128 * sum; LANES];
+                for (block, values) in blocks.iter().zip(values.chunks_exact(DEPTH)) {
+                    for (part, weights) in part.iter_mut().zip(block.0.chunks_exact(DEPTH)) {
+                        for (&weight, &value) in weights.iter().zip(values) {
+                            *part += i32::from(weight) * i32::from(value);
+                        }
+                    }
+                }
+                for (total, (part, &multiplier)) in totals.iter_mut().zip(part.into_iter().zip(multipliers)) {
+                    *total += i64::from(part) * i64::from(multiplier);
+                }
+            }
+            *out = rescale_totals(&totals, row, panel);
+        }
+    }
+}
+
+/// Sums of weights times activations times multipliers to Q16.
+#[inline(always)]
+pub(super) fn rescale_totals(totals: &[i64; LANES], row: &PlaneRow<'_>, panel: &Panel<'_>) -> Sixteen {
+    core::array::from_fn(|lane| {
+        let exponent = row.exponent + panel.scales.exponents[lane] + RESIDUAL_BITS as i32;
+        rescale_wide(totals[lane], panel.scales.mantissas[lane] as u32, exponent)
+    })
 }
 
 /// Sums of `(w + 128) a` to Q16.
