@@ -1,11 +1,19 @@
-//! How much the fixed-point model differs from the float checkpoint that it was made from.
+//! How much the fixed-point model differs from the float checkpoint that it was made from: [`evaluate`] compares a decoder's predictions,
+//! [`evaluate_parts`] finds the parts of it that cost them, [`evaluate_encoder`] compares an encoder's vectors.
 #![allow(clippy::float_arithmetic, reason = "figures for people; nothing here reaches a block")]
+
+mod encoder;
+mod parts;
 
 use core::fmt;
 
 use metis_kernels::TokenId;
 use thiserror::Error;
 
+pub use encoder::{EncoderReport, FixedVector, evaluate_encoder};
+pub use parts::{PartReport, PartsReport, evaluate_parts};
+
+use crate::candle::FixedError;
 use crate::reference::{Reference, ReferenceError};
 
 /// One over a Q16 unit.
@@ -20,6 +28,12 @@ pub enum EvalError {
     /// The fixed-point model failed.
     #[error("fixed point: {0}")]
     Fixed(String),
+    /// The float model with parts in fixed point failed.
+    #[error(transparent)]
+    Mixed(#[from] FixedError),
+    /// An encoder has nothing to read.
+    #[error("there is no text to compare")]
+    NoTexts,
     /// There is nothing to predict.
     #[error("the text has {0} tokens; an evaluation needs a window of 2 or more and 2 tokens or more")]
     TooShort(usize),
@@ -78,23 +92,40 @@ pub fn evaluate<E: fmt::Display>(
     bos: Option<TokenId>,
     window: usize,
 ) -> Result<EvalReport, EvalError> {
-    let body = window.saturating_sub(bos.iter().len());
     let mut sums = Sums::default();
-    for chunk in text.chunks(body.max(1)) {
-        let tokens: Vec<TokenId> = bos.iter().chain(chunk).copied().collect();
-        if tokens.len() < 2 || tokens.len() > window {
-            continue;
-        }
+    for tokens in windows(text, bos, window) {
         let fixed = fixed(&tokens).map_err(|error| EvalError::Fixed(error.to_string()))?;
         let reference = reference.logits(&tokens)?;
         same("positions", fixed.len(), tokens.len())?;
         same("positions", fixed.len(), reference.len())?;
         for ((fixed, reference), next) in fixed.iter().zip(&reference).zip(&tokens[1..]) {
             same("vocabulary", fixed.len(), reference.len())?;
-            sums.add(fixed, reference, *next);
+            sums.add(q16(fixed), single(reference), *next);
         }
     }
     sums.report().ok_or(EvalError::TooShort(text.len()))
+}
+
+/// The windows of a text that predict something.
+fn windows(
+    text: &[TokenId],
+    bos: Option<TokenId>,
+    window: usize,
+) -> impl ExactSizeIterator<Item = Vec<TokenId>> {
+    let body = window.saturating_sub(bos.iter().len());
+    let chunks = text.chunks(body.max(1)).map(|chunk| bos.iter().chain(chunk).copied().collect());
+    let windows: Vec<Vec<TokenId>> =
+        chunks.filter(|tokens: &Vec<_>| (2..=window).contains(&tokens.len())).collect();
+    windows.into_iter()
+}
+
+/// Q16 logits in natural units.
+fn q16(logits: &[i32]) -> impl Iterator<Item = f64> {
+    logits.iter().map(|&logit| f64::from(logit) / Q16)
+}
+
+fn single(logits: &[f32]) -> impl Iterator<Item = f64> {
+    logits.iter().map(|&logit| f64::from(logit))
 }
 
 const fn same(what: &'static str, fixed: usize, reference: usize) -> Result<(), EvalError> {
@@ -111,9 +142,10 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, fixed: &[i32], reference: &[f32], next: TokenId) {
-        let log_p = log_softmax(reference.iter().map(|&logit| f64::from(logit)));
-        let log_q = log_softmax(fixed.iter().map(|&logit| f64::from(logit) / Q16));
+    /// Logits in natural units after one position, and the token that follows it.
+    fn add(&mut self, fixed: impl Iterator<Item = f64>, reference: impl Iterator<Item = f64>, next: TokenId) {
+        let log_p = log_softmax(reference);
+        let log_q = log_softmax(fixed);
         self.tokens += 1;
         self.agreements += usize::from(top(&log_p) == top(&log_q));
         self.nll -= log_q.get(next.index()).copied().unwrap_or(f64::NAN);
@@ -199,7 +231,7 @@ mod tests {
     fn figures_are_what_their_names_say() {
         let mut sums = Sums::default();
         // Reference: probabilities 1/4 and 3/4; fixed point: 1/2 each.
-        sums.add(&[0, 0], &[0.0, 3f32.ln()], TokenId(1));
+        sums.add([0.0, 0.0].into_iter(), [0.0, 3f64.ln()].into_iter(), TokenId(1));
         let report = sums.report().unwrap();
         let close = |a: f64, b: f64| (a - b).abs() < 1e-6;
         assert!(close(report.perplexity, 2.0) && close(report.reference_perplexity, 4.0 / 3.0), "{report:?}");

@@ -16,11 +16,13 @@
 //! | [`import`] | checkpoints to bundles, bit for bit the same everywhere |
 //! | [`mod@reference`] | the original checkpoint in floats, for evaluation only |
 //! | [`synthetic`] | random weights in well-known shapes, to measure with |
+//! | [`candle`] | the fixed-point layers as candle modules, and a float model whose parts they replace; for evaluation only |
 //! | [`eval`] | perplexity, divergence and agreement of fixed point and float |
 #![deny(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
 
 pub mod bundle;
+pub mod candle;
 pub mod chat;
 pub mod constraint;
 pub mod engine;

@@ -55,7 +55,7 @@ impl RotaryPairs {
 
 impl Hyperparameters {
     /// The manifest, still without files.
-    pub(super) fn manifest(&self, name: String, context: usize, bos: Vec<u32>) -> Manifest {
+    pub(crate) fn manifest(&self, name: String, context: usize, bos: Vec<u32>) -> Manifest {
         let mut manifest = Manifest {
             format_version: FORMAT_VERSION,
             name,

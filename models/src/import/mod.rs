@@ -6,6 +6,7 @@
 mod chat_template;
 mod checkpoint;
 mod config;
+mod floats;
 mod gguf;
 mod hugging_face;
 mod llama2c;
@@ -26,7 +27,9 @@ use metis_kernels::weights::WeightError;
 use thiserror::Error;
 
 pub(crate) use checkpoint::{Checkpoint, Hyperparameters, RotaryPairs};
+pub(crate) use floats::floats;
 pub(crate) use names::used;
+pub(crate) use numbers::epsilon_q32;
 
 use crate::bundle::{Bundle, BundleError, BundleParts, Formats, Manifest, refuse_existing, valid_name};
 use crate::tokenizer::{Tokenizer, TokenizerError};

@@ -16,7 +16,7 @@ fn dyadic(value: f64) -> Option<(i64, i32)> {
 }
 
 /// A norm's epsilon in Q32, rounded to nearest; `None` unless it is in `0 ..= 1`.
-pub(super) fn epsilon_q32(value: f64) -> Option<i64> {
+pub(crate) fn epsilon_q32(value: f64) -> Option<i64> {
     let (mantissa, exponent) = dyadic(value)?;
     // At most one: a mantissa of 53 bits needs an exponent of -52 or less.
     let shift = -(exponent + EPSILON_BITS as i32);

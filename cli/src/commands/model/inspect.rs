@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use metis_models::{Bundle, Manifest};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::report::Report;
 
@@ -41,6 +41,12 @@ fn text(bundle: &Bundle) -> String {
     line("layers", m.layers.to_string());
     line("heads", format!("{} of {} channels, {} for keys and values", m.heads, m.head_dim, m.kv_heads));
     line("embeddings", if m.tied_embeddings { "tied" } else { "untied" }.into());
+    // What a model has besides its shapes; the manifest leaves out what it does not have.
+    if let Ok(Value::Object(fields)) = serde_json::to_value(&m.variant) {
+        for (field, value) in fields {
+            line("variant", format!("{field}: {value}"));
+        }
+    }
     line("weights", m.formats.weights.clone());
     line("activations", m.formats.activations.clone());
     line(
