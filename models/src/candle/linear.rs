@@ -62,7 +62,7 @@ impl<B: Backend> FixedLinear<B> {
             let number = |source| FixedError::Number { what: "bias", row: 0, source };
             biases_q16(&rows::bits(bias)?).map_err(number)
         });
-        let weights = LinearWeights { outputs, inputs, bytes: &bytes, scales: &scales };
+        let weights = LinearWeights { outputs, inputs, bytes: &bytes, scales: &scales, groups: None };
         Self::from_weights(weights, bias_q16.transpose()?.as_deref(), backend)
     }
 
@@ -169,7 +169,7 @@ mod tests {
             let bytes: Vec<u8> = weights.iter().map(|&w| (w as u8) ^ 0x80).collect();
 
             let scalar = Scalar::new();
-            let kernel = scalar.load_linear(LinearWeights { outputs: 7, inputs: 24, bytes: &bytes, scales: &scales }).unwrap();
+            let kernel = scalar.load_linear(LinearWeights { outputs: 7, inputs: 24, bytes: &bytes, scales: &scales, groups: None }).unwrap();
             let mut x = scalar.activations(3, 24).unwrap();
             scalar.write_activations(&activations, &[exponent; 3], &mut x).unwrap();
             let mut expected = scalar.residual(3, 7).unwrap();
@@ -237,6 +237,7 @@ mod tests {
             inputs: 2,
             bytes: &[0x80; 2],
             scales: &[Scale::new(1 << 22, 0).unwrap()],
+            groups: None,
         };
         let short = FixedLinear::from_weights(weights, Some(&[]), Arc::clone(&backend));
         assert!(matches!(short, Err(FixedError::Shape { what: "bias", .. })));
