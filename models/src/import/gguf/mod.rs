@@ -15,6 +15,7 @@ use header::{Header, HeaderError};
 pub(super) use header::MAGIC;
 pub(super) use storage::{SUPPORTED_TYPES, Storage};
 
+use super::smoothing::Folds;
 use super::{Checkpoint, ImportError};
 use crate::bundle::FileBytes;
 
@@ -22,7 +23,7 @@ use crate::bundle::FileBytes;
 pub(super) fn open(path: &Path) -> Result<Checkpoint, ImportError> {
     let file = FileBytes::map(path).map_err(ImportError::io(path))?;
     let (shape, tensors) = architecture::read(&read_header(&file, path)?, path)?;
-    Ok(Checkpoint { shape, files: vec![file], tensors })
+    Ok(Checkpoint { shape, files: vec![file], tensors, folds: Folds::default() })
 }
 
 /// Converts the tokenizer in the file. The result depends on the file alone.
