@@ -13,7 +13,7 @@ use metis_models::engine::{BackendChoice, EngineOptions, Processor};
 use metis_models::eval::{EvalReport, evaluate};
 use metis_models::fixture::{FamilyFixture, families};
 use metis_models::import::smoothing::{Calibrated, CalibrationError, Inputs, import_calibrated};
-use metis_models::import::{ImportError, Options, ProgressBar, Source, convert};
+use metis_models::import::{Options, ProgressBar, Source, convert};
 use metis_models::reference::Reference;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -115,37 +115,74 @@ fn a_model_with_outliers_comes_much_closer_to_the_float_model() {
 }
 
 #[test]
-fn zz_experiment() {
-    let root = PathBuf::from(std::env::var("METISVM_FIXTURES").unwrap()).join("models/stories260K");
-    let place = tempfile::tempdir().unwrap();
-    let source =
-        Source::Llama2c { checkpoint: root.join("stories260K.bin"), tokenizer: root.join("tok512.bin") };
-    let checkpoint = Checkpoint { place, source };
-    let text = std::env::var("TEXT").map_or(TEXT.as_bytes().to_vec(), |path| fs::read(path).unwrap());
-    let held = std::env::var("HELD").map_or(TEXT.as_bytes().to_vec(), |path| fs::read(path).unwrap());
-    let processor = Processor::new(BackendChoice::Auto, 1).unwrap();
-    let calibrated = import_calibrated(
-        &checkpoint.source,
-        &checkpoint.path("b"),
-        &Options::default(),
-        &text,
-        &processor,
-        &|_| ProgressBar::hidden(),
-    )
-    .unwrap();
-    for place in &calibrated.places {
-        println!("{place:?}");
+fn the_bytes_depend_on_neither_instructions_nor_threads() {
+    for family in ["qwen3", "gpt2", "bert"] {
+        let checkpoint = Checkpoint::new(family, true);
+        let of = |calibrated: &Calibrated| {
+            let file = |name: &str| fs::read(calibrated.imported.directory.join(name)).unwrap();
+            (file("manifest.json"), file("weights.safetensors"), calibrated.places.clone())
+        };
+        let scalar = of(&checkpoint.calibrate("scalar", BackendChoice::Scalar, 1));
+        assert!(scalar.2.iter().any(|place| place.alpha_quarters > 0), "{family}: {:?}", scalar.2);
+        for (target, choice, threads) in [
+            ("auto", BackendChoice::Auto, 1),
+            ("scalar two", BackendChoice::Scalar, 2),
+            ("two", BackendChoice::Auto, 2),
+        ] {
+            // The folder's name is the model's unless it is given: the source's, not the target's.
+            assert_eq!(of(&checkpoint.calibrate(target, choice, threads)), scalar, "{family}: {target}");
+        }
     }
+}
+
+#[test]
+fn the_plain_bundle_is_that_of_a_plain_import() {
+    let checkpoint = Checkpoint::new("llama3", true);
+    let calibrated = checkpoint.calibrate("bundle", BackendChoice::Auto, 1);
+    let plain = convert(&checkpoint.source, &Options::default(), &ProgressBar::hidden()).unwrap();
+    assert_eq!(calibrated.plain.id(), plain.id());
+}
+
+#[test]
+fn an_encoder_is_smoothed_where_the_residual_stream_does_not_read() {
+    let checkpoint = Checkpoint::new("bert", false);
+    let calibrated = checkpoint.calibrate("bundle", BackendChoice::Auto, 1);
+    assert!(calibrated.places.iter().all(|place| place.inputs == Inputs::Output));
+    let left_out: Vec<Inputs> = calibrated.left_out().into_iter().map(|(inputs, _)| inputs).collect();
+    assert_eq!(left_out, [Inputs::Attention, Inputs::Mlp, Inputs::Down]);
     let smoothed = Bundle::open(&calibrated.imported.directory).unwrap();
-    println!(
-        "own: {}\n  -> {}",
-        checkpoint.evaluate(&calibrated.plain, &calibrated.tokens),
-        checkpoint.evaluate(&smoothed, &calibrated.tokens)
-    );
-    let tokens = smoothed.tokenizer().unwrap().encode_continuation(&held).unwrap();
-    println!(
-        "held: {}\n  -> {}",
-        checkpoint.evaluate(&calibrated.plain, &tokens),
-        checkpoint.evaluate(&smoothed, &tokens)
-    );
+    let processor = Processor::new(BackendChoice::Scalar, 1).unwrap();
+    let model = processor.load(&smoothed, EngineOptions::default()).unwrap();
+    let tokens = &calibrated.tokens[..40];
+    let fixed: Vec<f64> = model.embed(tokens).unwrap().into_iter().map(f64::from).collect();
+    let float: Vec<f64> = Reference::load(&checkpoint.source)
+        .unwrap()
+        .embed(tokens)
+        .unwrap()
+        .into_iter()
+        .map(f64::from)
+        .collect();
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let cosine = dot(&fixed, &float) / (dot(&fixed, &fixed) * dot(&float, &float)).sqrt();
+    assert!(cosine > 0.999, "{cosine}");
+}
+
+#[test]
+fn a_text_that_says_too_little_is_refused_before_anything_is_written() {
+    let checkpoint = Checkpoint::new("llama3", false);
+    let processor = Processor::new(BackendChoice::Scalar, 1).unwrap();
+    for text in ["", "a", "too short"] {
+        let target = checkpoint.path("bundle");
+        let error = import_calibrated(
+            &checkpoint.source,
+            &target,
+            &Options::default(),
+            text.as_bytes(),
+            &processor,
+            &|_| ProgressBar::hidden(),
+        )
+        .unwrap_err();
+        assert!(matches!(error, CalibrationError::TooShort { .. }), "{text}: {error}");
+        assert!(!target.exists());
+    }
 }

@@ -131,10 +131,16 @@ pub fn import_calibrated(
     // Before the work rather than after it.
     refuse_existing(target)?;
     let tokens = tokens(source, text)?;
-    let (parts, _) = convert_with_template(source, options, Folds::default(), &progress(Stage::Weights))?;
+    let convert = |folds: Folds| {
+        let bar = progress(Stage::Weights);
+        let converted = convert_with_template(source, options, folds, &bar);
+        bar.finish_and_clear();
+        converted
+    };
+    let (parts, _) = convert(Folds::default())?;
     let plain = parts.into_bundle()?;
     let (folds, places) = smooth(source, &plain, &tokens, processor, progress)?;
-    let (parts, chat_template) = convert_with_template(source, options, folds, &progress(Stage::Weights))?;
+    let (parts, chat_template) = convert(folds)?;
     let imported = write(&parts, target, chat_template)?;
     Ok(Calibrated { imported, plain, tokens, places })
 }
@@ -176,7 +182,7 @@ fn smooth(
         smoothed.push(Smoothed::new(place, &choice));
         bar.inc(1);
     }
-    bar.finish();
+    bar.finish_and_clear();
     Ok((folds, smoothed))
 }
 
@@ -212,4 +218,5 @@ impl Smoothed {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_arithmetic, reason = "tests compare float models")]
 mod tests;

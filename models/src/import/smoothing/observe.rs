@@ -52,7 +52,7 @@ fn on_backend<B: Backend>(
         step().map_err(LoadError::from)?;
         progress.inc((window.len() - m.bos.len()) as u64);
     }
-    progress.finish();
+    progress.finish_and_clear();
     Ok(recorder.into_squares())
 }
 

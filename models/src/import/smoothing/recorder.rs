@@ -90,6 +90,7 @@ fn add(sums: &mut Vec<u128>, row: impl ExactSizeIterator<Item = i32>, exponent: 
     for (sum, x) in sums.iter_mut().zip(row) {
         let square = u128::from(x.unsigned_abs()).pow(2);
         let units = match shift {
+            _ if square == 0 => 0,
             0.. if square.leading_zeros() >= shift.unsigned_abs() => square << shift,
             0.. => u128::MAX,
             _ => square.checked_shr(shift.unsigned_abs()).unwrap_or(0),
