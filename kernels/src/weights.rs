@@ -32,8 +32,8 @@ pub enum WeightError {
     },
 }
 
-/// `(mantissa, exponent)` of an IEEE single given by its bits: the value is `mantissa * 2^exponent` exactly.
-const fn dyadic(bits: u32) -> Option<(i64, i32)> {
+/// `(mantissa, exponent)` of an IEEE single given by its bits: the value is `mantissa * 2^exponent` exactly; `None` if it is not finite.
+pub const fn dyadic(bits: u32) -> Option<(i64, i32)> {
     let (field, fraction) = ((bits >> 23) & 0xff, (bits & 0x7f_ffff) as i64);
     if field == 0xff {
         return None;

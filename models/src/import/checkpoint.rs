@@ -7,6 +7,7 @@ use metis_kernels::{AttentionShape, BoundsError};
 use super::gguf::Storage;
 pub(crate) use super::names::Names;
 use super::rope::Rope;
+use super::smoothing::Folds;
 use super::{ImportError, numbers};
 use crate::bundle::{
     Architecture, FORMAT_VERSION, FileBytes, Formats, Manifest, Variant, Work, check_dimensions,
@@ -96,6 +97,8 @@ pub(crate) struct Checkpoint {
     pub(crate) shape: Hyperparameters,
     pub(super) files: Vec<FileBytes>,
     pub(super) tensors: std::collections::HashMap<String, StoredTensor>,
+    /// By what its tensors are multiplied on their way into a bundle.
+    pub(super) folds: Folds,
 }
 
 /// The tensor, one number per pair, by which RoPE's frequencies are divided, if the checkpoint has it.
@@ -120,14 +123,20 @@ impl Checkpoint {
                 .and_then(|tensor| tensor.to_dtype(DType::F32))
                 .map_err(failed),
             Storage::Blocks(_) => {
-                let values = self.bits(name, shape)?.into_iter().map(f32::from_bits).collect();
+                let values = self.stored_bits(name, shape)?.into_iter().map(f32::from_bits).collect();
                 Tensor::from_vec::<_, f32>(values, shape, &Device::Cpu).map_err(failed)
             }
         }
     }
 
-    /// The same as the bits of IEEE singles, row by row.
+    /// The same as the bits of IEEE singles, row by row, multiplied by the powers of two that smoothing chose.
     pub(super) fn bits(&self, name: &str, shape: &[usize]) -> Result<Vec<u32>, ImportError> {
+        let mut bits = self.stored_bits(name, shape)?;
+        self.folds.apply(name, &mut bits);
+        Ok(bits)
+    }
+
+    fn stored_bits(&self, name: &str, shape: &[usize]) -> Result<Vec<u32>, ImportError> {
         let (storage, bytes) = self.stored(name, shape)?;
         if let Storage::Blocks(format) = storage {
             let not_finite = |block| ImportError::Block { name: name.to_owned(), block };

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::checkpoint::StoredTensor;
 use super::names::{Names, used};
+use super::smoothing::Folds;
 use super::{Checkpoint, ImportError, config};
 use crate::bundle::{Architecture, FileBytes, Pooling};
 
@@ -33,7 +34,8 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint, ImportError> {
     if shape.architecture == Architecture::Bert {
         shape.variant.pooling = pooling(folder)?;
     }
-    let mut checkpoint = Checkpoint { shape, files: Vec::new(), tensors: HashMap::new() };
+    let mut checkpoint =
+        Checkpoint { shape, files: Vec::new(), tensors: HashMap::new(), folds: Folds::default() };
     for path in weight_files(folder)? {
         add_file(&mut checkpoint, &path)?;
     }

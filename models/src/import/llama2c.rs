@@ -10,6 +10,7 @@ use candle_core::DType;
 use super::checkpoint::StoredTensor;
 use super::names::Names;
 use super::rope::Rope;
+use super::smoothing::Folds;
 use super::{Checkpoint, Hyperparameters, ImportError, RotaryPairs, numbers};
 use crate::bundle::{Architecture, FileBytes, MAX_LAYERS, Variant};
 
@@ -33,7 +34,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, ImportError> {
         let reason = format!("the header needs {length} bytes, the file has {}", file.as_ref().len());
         return Err(ImportError::format(path, reason));
     }
-    Ok(Checkpoint { shape, files: vec![file], tensors })
+    Ok(Checkpoint { shape, files: vec![file], tensors, folds: Folds::default() })
 }
 
 fn read_header(file: &[u8]) -> Result<Hyperparameters, String> {

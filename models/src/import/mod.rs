@@ -15,6 +15,7 @@ mod numbers;
 mod quantise;
 mod rope;
 mod sentencepiece;
+pub mod smoothing;
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -30,6 +31,7 @@ pub(crate) use checkpoint::{Checkpoint, Hyperparameters, RotaryPairs};
 pub(crate) use floats::floats;
 pub(crate) use names::used;
 pub(crate) use numbers::epsilon_q32;
+use smoothing::Folds;
 
 use crate::bundle::{Bundle, BundleError, BundleParts, Formats, Manifest, refuse_existing, valid_name};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -141,7 +143,11 @@ pub fn import(
 ) -> Result<Imported, ImportError> {
     // Before the work rather than after it; `write` checks again.
     refuse_existing(target)?;
-    let (parts, chat_template) = convert_with_template(source, options, progress)?;
+    let (parts, chat_template) = convert_with_template(source, options, Folds::default(), progress)?;
+    write(&parts, target, chat_template)
+}
+
+fn write(parts: &BundleParts, target: &Path, chat_template: ChatTemplate) -> Result<Imported, ImportError> {
     parts.write(target)?;
     // Reading it back is the proof that what was written is a bundle.
     let bundle = Bundle::open(target)?;
@@ -156,15 +162,16 @@ pub fn convert(
     options: &Options,
     progress: &ProgressBar,
 ) -> Result<BundleParts, ImportError> {
-    convert_with_template(source, options, progress).map(|(parts, _)| parts)
+    convert_with_template(source, options, Folds::default(), progress).map(|(parts, _)| parts)
 }
 
 fn convert_with_template(
     source: &Source,
     options: &Options,
+    folds: Folds,
     progress: &ProgressBar,
 ) -> Result<(BundleParts, ChatTemplate), ImportError> {
-    let checkpoint = source.open()?;
+    let checkpoint = Checkpoint { folds, ..source.open()? };
     let name = options.name.clone().unwrap_or_else(|| source.default_name());
     if !valid_name(&name) {
         return Err(ImportError::Name(name));

@@ -45,7 +45,11 @@ pub(super) fn tensors(
             Content::Biases => vector(numbers(checkpoint, &source, spec, biases_q16)?),
             _ => {
                 let plus = i64::from(source.part == Part::PlusOne);
-                vector(numbers(checkpoint, &source, spec, |bits| gains_q20(bits, plus))?)
+                let mut gains = numbers(checkpoint, &source, spec, |bits| gains_q20(bits, plus))?;
+                if plus == 1 {
+                    checkpoint.folds.scale_ones(&source.name, &mut gains);
+                }
+                vector(gains)
             }
         };
         tensors.insert(spec.name.clone(), bytes);

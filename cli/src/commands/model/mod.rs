@@ -1,5 +1,6 @@
 //! `metisvm model`: make, check and try bundles.
 
+mod calibrate;
 mod eval;
 mod generate;
 mod import;
@@ -37,7 +38,7 @@ impl Model {
     /// Runs the command.
     pub fn run(self, global: &Global, report: Report) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Import(command) => command.run(report),
+            Self::Import(command) => command.run(global, report),
             Self::Inspect(command) => command.run(report),
             Self::Verify(command) => command.run(report),
             Self::Generate(command) => command.run(global, report),

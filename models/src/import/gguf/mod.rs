@@ -17,6 +17,7 @@ pub(super) use header::MAGIC;
 pub(super) use storage::{SUPPORTED_TYPES, Storage};
 
 use super::chat_template::{self, ChatTemplate};
+use super::smoothing::Folds;
 use super::{Checkpoint, ImportError};
 use crate::bundle::FileBytes;
 use crate::tokenizer::Tokenizer;
@@ -25,7 +26,7 @@ use crate::tokenizer::Tokenizer;
 pub(super) fn open(path: &Path) -> Result<Checkpoint, ImportError> {
     let file = FileBytes::map(path).map_err(ImportError::io(path))?;
     let (shape, tensors) = architecture::read(&read_header(&file, path)?, path)?;
-    Ok(Checkpoint { shape, files: vec![file], tensors })
+    Ok(Checkpoint { shape, files: vec![file], tensors, folds: Folds::default() })
 }
 
 /// Converts the tokenizer in the file. The result depends on the file alone.
