@@ -179,8 +179,8 @@ fn measure(
         [&calibrated.plain, &smoothed].map(|bundle| processor.load(bundle, global.engine_options()));
     let (plain, smoothed) = (plain?, smoothed?);
     if manifest.architecture.is_decoder() {
-        let mut of = |model: &dyn InferenceModel| {
-            evaluate(&mut |window| model.all_logits(window), &mut reference, tokens, bos, window)
+        let mut of = |model: &dyn InferenceModel| -> anyhow::Result<EvalReport> {
+            Ok(evaluate(&mut |window| model.all_logits(window), &mut reference, tokens, bos, window)?)
         };
         return Ok(Figures::Logits { plain: of(&*plain)?, smoothed: of(&*smoothed)? });
     }
