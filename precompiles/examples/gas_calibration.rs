@@ -1,30 +1,32 @@
 //! Prints nanoseconds per gas, for a bundle or for shapes of models that are hard to price:
 //!
 //! ```text
-//! cargo run --release -p metis-precompiles --example gas_calibration -- BUNDLE
-//! cargo run --release -p metis-precompiles --example gas_calibration -- --shapes
+//! cargo run --release -p metis-precompiles --example gas_calibration -- BUNDLE [BACKEND]
+//! cargo run --release -p metis-precompiles --example gas_calibration -- --shapes [BACKEND]
 //! ```
 
 use std::error::Error;
-use std::sync::Arc;
 
-use metis_kernels::Scalar;
+use metis_models::Bundle;
+use metis_models::engine::{EngineOptions, Processor};
 use metis_models::fixture::Fixture;
-use metis_models::{Bundle, Engine, InferenceModel};
 use metis_precompiles::calibration::{self, Options};
 use metis_precompiles::{ChainConfig, Inference, ModelSet};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let argument = std::env::args().nth(1).ok_or("usage: gas_calibration BUNDLE | --shapes")?;
+    let mut arguments = std::env::args().skip(1);
+    let argument = arguments.next().ok_or("usage: gas_calibration (BUNDLE | --shapes) [BACKEND]")?;
+    let processor = Processor::new(arguments.next().as_deref().unwrap_or("auto").parse()?, 1)?;
+    println!("backend {}\n", processor.name());
     let mut too_cheap = 0;
     if argument == "--shapes" {
         for (name, shape) in shapes() {
             println!("## {name}\n");
             let folder = tempfile::tempdir()?;
-            too_cheap += calibrate(&shape.bundle(folder.path())?.into_bundle()?)?;
+            too_cheap += calibrate(&processor, &shape.bundle(folder.path())?.into_bundle()?)?;
         }
     } else {
-        too_cheap = calibrate(&Bundle::open(argument)?)?;
+        too_cheap = calibrate(&processor, &Bundle::open(argument)?)?;
     }
     if too_cheap > 0 {
         return Err(format!("{too_cheap} inputs are too cheap on this machine").into());
@@ -33,8 +35,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Prints the table and returns how many inputs are too cheap.
-fn calibrate(bundle: &Bundle) -> Result<usize, Box<dyn Error>> {
-    let model: Arc<dyn InferenceModel> = Arc::new(Engine::load(bundle, Arc::new(Scalar::new()))?);
+fn calibrate(processor: &Processor, bundle: &Bundle) -> Result<usize, Box<dyn Error>> {
+    // Equal prompts of repeated calls are to be computed each time.
+    let model = processor.load(bundle, EngineOptions::UNCACHED)?;
     let config = ChainConfig::embedded(model.id());
     let mut models = ModelSet::new(&config);
     models.insert(model)?;
@@ -59,6 +62,7 @@ fn shapes() -> Vec<(&'static str, Fixture)> {
         ("smallest width and heads that are priced", smallest),
         ("large vocabulary on the smallest width", Fixture { vocabulary: 49_152, layers: 1, ..smallest }),
         ("narrow layers in between", Fixture { intermediate: 1, layers: 8, context: 4_096, ..smallest }),
+        ("little but attention", Fixture { intermediate: 1, layers: 64, context: 1_024, ..smallest }),
         (
             "four layers of a 135M-parameter model",
             Fixture {

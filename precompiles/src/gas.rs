@@ -36,6 +36,9 @@ pub struct GasSchedule {
     pub per_token: Gas,
     /// Multiply-accumulates that one gas buys; at least 1.
     pub macs_per_gas: u64,
+    /// A layer for each fed token on top of its products, as multiply-accumulates: norms, roundings, the cache, and starting the kernels,
+    /// which is what small models take their time for.
+    pub macs_per_layer: u64,
     /// Choosing a token from a row of logits, or its log-probability, as multiply-accumulates for each logit.
     pub macs_per_logit: u64,
     /// Multiply-accumulates of the linear layers that one of attention counts as: it weighs its scores with exponentials, and reads a
@@ -67,12 +70,13 @@ impl Default for GasSchedule {
             per_word: Gas(6),
             per_byte: Gas(100),
             per_token: Gas(400),
-            macs_per_gas: 48,
-            macs_per_logit: 64,
+            macs_per_gas: 192,
+            macs_per_layer: 65_536,
+            macs_per_logit: 384,
             attention_weight: 6,
             per_constraint_byte: Gas(50),
             per_transition: Gas(8),
-            macs_per_spelled_byte: 16,
+            macs_per_spelled_byte: 64,
             macs_per_multiplier: 16,
         }
     }
@@ -131,8 +135,10 @@ impl GasSchedule {
         let choice = u128::from(costs.vocabulary) * u128::from(self.macs_per_logit);
         let pair = u128::from(costs.attention_macs) * u128::from(self.attention_weight);
         let mask = u128::from(costs.spelled_bytes) * u128::from(self.macs_per_spelled_byte);
+        let layers = u128::from(costs.layers) * u128::from(self.macs_per_layer);
+        let token = self.linear(costs, costs.linear_macs).saturating_add(layers);
         [
-            work.tokens.saturating_mul(self.linear(costs, costs.linear_macs)),
+            work.tokens.saturating_mul(token),
             work.pairs.saturating_mul(pair),
             work.rows.saturating_mul(self.linear(costs, costs.head_macs)),
             work.choices.saturating_mul(choice),
@@ -149,7 +155,7 @@ impl GasSchedule {
     }
 }
 
-/// What of a model enters its price. The first three and the last are in its manifest.
+/// What of a model enters its price. All but the spelled bytes are in its manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelCosts {
     /// Multiply-accumulates of the linear layers for one fed token.
@@ -158,6 +164,8 @@ pub struct ModelCosts {
     pub attention_macs: u64,
     /// Of the head for one row of logits.
     pub head_macs: u64,
+    /// Its layers.
+    pub layers: u32,
     /// Logits in a row.
     pub vocabulary: u32,
     /// Bytes that all tokens have together.
@@ -294,6 +302,7 @@ mod tests {
         linear_macs: 1_000_000,
         attention_macs: 2_000,
         head_macs: 500_000,
+        layers: 5,
         vocabulary: 1_000,
         spelled_bytes: 5_000,
         has_groups: false,
@@ -322,8 +331,17 @@ mod tests {
         for work in [Work::generation(10, 3), Work::scoring(10, [1, 3]), Work::reading(7)] {
             assert_eq!(schedule.work(&grouped, work), schedule.work(&more, work));
         }
-        let one = ModelCosts { linear_macs: 33, head_macs: 1, ..grouped };
+        let one = ModelCosts { linear_macs: 33, head_macs: 1, layers: 0, ..grouped };
         assert_eq!(schedule.macs(&one, Work { tokens: 1, rows: 1, ..Work::default() }), 33 + 32 + 1 + 16);
+    }
+
+    #[test]
+    fn every_fed_token_pays_for_every_layer() {
+        let schedule = GasSchedule { macs_per_layer: 1_000, ..GasSchedule::default() };
+        let none = ModelCosts { layers: 0, ..COSTS };
+        for (work, tokens) in [(Work::generation(10, 3), 12), (Work::scoring(10, [1, 3]), 12), (Work::reading(7), 7)] {
+            assert_eq!(schedule.macs(&COSTS, work) - schedule.macs(&none, work), tokens * 5 * 1_000);
+        }
     }
 
     #[test]
@@ -332,6 +350,7 @@ mod tests {
             linear_macs: u64::MAX,
             attention_macs: u64::MAX,
             head_macs: u64::MAX,
+            layers: u32::MAX,
             vocabulary: u32::MAX,
             spelled_bytes: u64::MAX,
             has_groups: true,
@@ -339,6 +358,7 @@ mod tests {
         let schedule = GasSchedule {
             macs_per_gas: 0,
             macs_per_logit: u64::MAX,
+            macs_per_layer: u64::MAX,
             attention_weight: u64::MAX,
             macs_per_multiplier: u64::MAX,
             ..GasSchedule::default()

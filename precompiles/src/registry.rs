@@ -209,6 +209,7 @@ impl ActiveModel {
             linear_macs: work.linear_macs,
             attention_macs: work.attention_macs,
             head_macs: work.head_macs,
+            layers: manifest.layers as u32,
             vocabulary,
             spelled_bytes,
             has_groups: manifest.formats.has_groups(),

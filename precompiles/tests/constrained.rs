@@ -9,6 +9,7 @@ use std::sync::Arc;
 use alloy_primitives::{B256, Bytes};
 use alloy_sol_types::{SolCall, SolError};
 use metis_kernels::TokenId;
+use metis_models::Manifest;
 use metis_models::constraint::Constraint as Form;
 use metis_models::engine::Request;
 use metis_precompiles::abi::*;
@@ -185,11 +186,11 @@ fn formula(
     let gas = inference.gas();
     let mock = Mock::new();
     let spelled: usize = (0..300).map(|id| mock.tokenizer.decode(&[TokenId(id)]).len()).sum();
-    let work = mock.manifest.work;
+    let Manifest { work, layers, .. } = mock.manifest;
     let (bytes, states, classes, positions) = constraint;
     let n = answer.chosen;
     let t = if n == 0 { 0 } else { answer.prompt + n - 1 };
-    let macs = t * u128::from(work.linear_macs)
+    let macs = t * (u128::from(work.linear_macs) + layers as u128 * u128::from(gas.macs_per_layer))
         + t * (t + 1) / 2 * u128::from(work.attention_macs) * u128::from(gas.attention_weight)
         + n * u128::from(work.head_macs)
         + n * 300 * u128::from(gas.macs_per_logit)

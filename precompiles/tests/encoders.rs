@@ -11,7 +11,7 @@ use alloy_sol_types::{SolCall, SolError};
 use metis_kernels::Scalar;
 use metis_kernels::softmax::log_probability_q16;
 use metis_models::fixture::families;
-use metis_models::{Engine, InferenceModel};
+use metis_models::{Engine, InferenceModel, Manifest};
 use metis_precompiles::abi::*;
 use metis_precompiles::{Gas, Inference, Outcome};
 use support::{GREEDY, answer, chain, chain_with, error, generate};
@@ -47,9 +47,10 @@ fn embed_answers_what_the_model_says_for_the_work_of_reading() {
         let tokens = model.tokenizer().encode_prompt(text.as_bytes()).unwrap();
         let (vector, gas) = answer(&inference, &embed(text));
         assert_eq!(vector, model.embed(&tokens).unwrap());
-        let work = model.manifest().work;
+        let Manifest { work, layers, .. } = *model.manifest();
         let (n, macs_per_gas) = (tokens.len() as u64, inference.gas().macs_per_gas);
-        let macs = n * work.linear_macs + n * n * work.attention_macs * inference.gas().attention_weight;
+        let token = work.linear_macs + layers as u64 * inference.gas().macs_per_layer;
+        let macs = n * token + n * n * work.attention_macs * inference.gas().attention_weight;
         let calldata = embed(text).abi_encode().len();
         let expected = inference.gas().input(calldata).0
             + inference.gas().text(text.len()).0

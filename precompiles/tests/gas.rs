@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use alloy_primitives::{B256, Bytes};
 use alloy_sol_types::SolCall;
+use metis_models::Manifest;
 use metis_models::bundle::Formats;
 use metis_models::engine::EngineOptions;
 use metis_precompiles::abi::*;
@@ -27,9 +28,9 @@ fn formula(
     choices: u128,
 ) -> Gas {
     let gas = inference.gas();
-    let work = Mock::new().manifest.work;
+    let Manifest { work, layers, .. } = Mock::new().manifest;
     let vocabulary = Mock::new().manifest.vocabulary as u128;
-    let macs = t * u128::from(work.linear_macs)
+    let macs = t * (u128::from(work.linear_macs) + layers as u128 * u128::from(gas.macs_per_layer))
         + pairs * u128::from(work.attention_macs) * u128::from(gas.attention_weight)
         + rows * u128::from(work.head_macs)
         + choices * vocabulary * u128::from(gas.macs_per_logit);

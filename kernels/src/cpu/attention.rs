@@ -96,7 +96,7 @@ struct Scratch {
 
 /// The query heads of one row that share a key-value head.
 struct Job<'a> {
-    head: &'a Head,
+    head: Head<'a>,
     head_dim: usize,
     attention: Attention,
     /// Positions.
@@ -198,8 +198,8 @@ impl Job<'_> {
             exponent: shift - RESIDUAL_BITS as i32,
         };
         let panel =
-            |i: usize| Panel { blocks: &self.head.values[i][first / DEPTH..][..steps], scales: &scales };
-        let panels = self.head.values.len();
+            |i: usize| Panel { blocks: &self.head.values(i)[first / DEPTH..][..steps], scales: &scales };
+        let panels = self.head_dim.div_ceil(LANES);
         let mut first = 0;
         while first < panels {
             let out = &mut out[first * LANES..];

@@ -5,7 +5,7 @@ mod bandwidth;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -28,6 +28,8 @@ const DECODE: usize = 64;
 const BATCH: usize = 8;
 /// Tokens of an answer that is verified.
 const VERIFY: usize = 128;
+/// Each figure of a round is the mean of runs that take at least so long together: short ones meet a processor that was just idle.
+const LEAST_TIME: Duration = Duration::from_millis(800);
 
 /// Times a model, next to candle's quantised model of the same shape and to the memory's bandwidth.
 ///
@@ -183,14 +185,14 @@ fn round(
     let (_, seconds, answers) = rate(1, || Ok(generate(&[request(0, DECODE)])?))?;
     round.decode = sampled(&answers) / seconds;
     if let Some(peer) = peer.as_mut() {
-        let mut next = peer.feed(&tokens[..1], 0)?;
         let decode = || {
+            let mut next = peer.feed(&tokens[..1], 0)?;
             for position in 1..=DECODE {
                 next = peer.feed(&[next], position)?;
             }
             Ok(())
         };
-        round.peer_decode = Some(rate(DECODE, decode)?.0);
+        round.peer_decode = Some(rate(DECODE + 1, decode)?.0);
     }
     let requests: Vec<Request> = (0..BATCH).map(|i| request(i, DECODE)).collect();
     let (_, seconds, answers) = rate(1, || Ok(generate(&requests)?))?;
@@ -206,12 +208,18 @@ fn round(
     Ok(round)
 }
 
-/// Tokens per second, seconds, and the result.
-fn rate<R>(tokens: usize, f: impl FnOnce() -> anyhow::Result<R>) -> anyhow::Result<(f64, f64, R)> {
+/// Runs `f` again and again for [`LEAST_TIME`]: tokens per second, seconds of a run, and the result.
+fn rate<R>(tokens: usize, mut f: impl FnMut() -> anyhow::Result<R>) -> anyhow::Result<(f64, f64, R)> {
     let start = Instant::now();
-    let result = f()?;
-    let seconds = start.elapsed().as_secs_f64();
-    Ok((tokens as f64 / seconds, seconds, result))
+    for runs in 1u32.. {
+        let result = f()?;
+        let time = start.elapsed();
+        if time >= LEAST_TIME {
+            let seconds = time.as_secs_f64() / f64::from(runs);
+            return Ok((tokens as f64 / seconds, seconds, result));
+        }
+    }
+    bail!("a run takes no time");
 }
 
 fn text(answer: &Answer) -> String {
