@@ -19,6 +19,8 @@ pub(crate) enum Names {
         /// What stands before every name.
         prefix: &'static str,
     },
+    /// GPT-2 as GGUF files store it: matrices as they are, queries, keys and values one.
+    FusedGpt2,
     /// BERT.
     Bert {
         /// What stands before every name but the classifier's.
@@ -48,7 +50,7 @@ pub(crate) enum Part {
     PlusOne,
     /// The columns from the first on, as rows.
     Columns(usize),
-    /// The elements from the first on.
+    /// The elements of a vector, or the rows of a matrix, from the first on.
     From(usize),
     /// The first rows, each with the first row of another tensor added.
     PlusRow {
@@ -104,7 +106,8 @@ pub(crate) fn source(
             };
             source
         }
-        Names::Gpt2 { prefix } => gpt2(whole(String::new()), prefix, layer, part, suffix, manifest)?,
+        Names::Gpt2 { prefix } => gpt2(whole(String::new()), Some(prefix), layer, part, suffix, manifest)?,
+        Names::FusedGpt2 => gpt2(whole(String::new()), None, layer, part, suffix, manifest)?,
         Names::Bert { prefix, segments } => {
             let mut source = whole(bert(prefix, layer, part, suffix)?);
             if part == "positions" {
@@ -147,15 +150,16 @@ fn llama(names: Names, layer: &str, part: &str) -> Option<String> {
     Some(format!("model.layers.{layer}.{name}"))
 }
 
-/// GPT-2 stores `[inputs, outputs]`.
+/// With a prefix as Hugging Face stores GPT-2, `[inputs, outputs]`.
 fn gpt2(
     mut source: SourceTensor,
-    prefix: &str,
+    transposed: Option<&str>,
     layer: &str,
     part: &str,
     suffix: &str,
     manifest: &Manifest,
 ) -> Option<SourceTensor> {
+    let prefix = transposed.unwrap_or_default();
     let name = match part {
         "embedding" => "wte",
         "positions" => "wpe",
@@ -187,7 +191,8 @@ fn gpt2(
     let first = fused.unwrap_or(0) * manifest.hidden;
     let outputs = if fused.is_some() { 3 * manifest.hidden } else { source.shape[0] };
     (source.shape, source.part) = match source.shape[..] {
-        [_, inputs] => (vec![inputs, outputs], Part::Columns(first)),
+        [_, inputs] if transposed.is_some() => (vec![inputs, outputs], Part::Columns(first)),
+        [_, inputs] => (vec![outputs, inputs], Part::From(first)),
         _ => (vec![outputs], Part::From(first)),
     };
     Some(source)

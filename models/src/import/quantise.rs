@@ -116,6 +116,7 @@ fn quantise_matrix(
         };
         let row = match source.part {
             Part::Rotary => checkpoint.shape.pairs.source_row(output, checkpoint.shape.head_dim),
+            Part::From(first) => first + output,
             _ => output,
         };
         let stored = || &bits[row * inputs..(row + 1) * inputs];

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use super::families::{ARCHITECTURES, Architecture, EMBEDDING, HEAD, TENSORS};
+use super::families::{ARCHITECTURES, Architecture, EMBEDDING, HEAD, SEGMENTS};
 use super::header::{Header, TensorInfo, Value};
 use crate::bundle::{Architecture as Graph, MAX_LAYERS};
 use crate::import::checkpoint::{ROPE_FACTORS, StoredTensor};
-use crate::import::names::used;
-use crate::import::{Hyperparameters, ImportError, numbers};
+use crate::import::names::{Names, used};
+use crate::import::{Hyperparameters, ImportError};
 
 /// The keys of an architecture, after its name, that make its shape.
-const SHAPE_KEYS: [&str; 12] = [
+const SHAPE_KEYS: [&str; 7] = [
     "context_length",
     "embedding_length",
     "feed_forward_length",
@@ -19,6 +19,9 @@ const SHAPE_KEYS: [&str; 12] = [
     "vocab_size",
     "attention.head_count",
     "attention.head_count_kv",
+];
+/// Those that Llama and its relatives have besides.
+const LLAMA_KEYS: [&str; 5] = [
     "attention.key_length",
     "attention.value_length",
     "attention.layer_norm_rms_epsilon",
@@ -82,7 +85,9 @@ impl Architecture {
             let Some(own) = key.strip_prefix(self.name).and_then(|key| key.strip_prefix('.')) else {
                 continue;
             };
-            let is_known = SHAPE_KEYS.contains(&own) || self.keys.contains(&own);
+            let is_known = SHAPE_KEYS.contains(&own)
+                || self.graph() == Graph::Llama && LLAMA_KEYS.contains(&own)
+                || self.keys.contains(&own);
             if !is_known && !NEUTRAL_KEYS.contains(&(own, *value)) {
                 return Err(ImportError::unsupported(format!("{key} {value}")));
             }
@@ -107,9 +112,13 @@ impl Architecture {
         let embedding = header.tensors.get(EMBEDDING).and_then(|info| info.shape.first());
         let vocabulary = *embedding.ok_or_else(|| format!("there is no tensor `{EMBEDDING}`"))?;
         keys.agree("vocab_size", vocabulary)?;
-        let epsilon = keys.single("attention.layer_norm_rms_epsilon")?;
-        let epsilon = epsilon.ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?;
         let variant = self.variant(&keys, hidden, heads, head_dim, layers)?;
+        let graph = self.graph();
+        let kv_heads = keys.size("attention.head_count_kv")?.unwrap_or(heads);
+        if graph != Graph::Llama {
+            keys.agree("attention.head_count_kv", heads)?;
+        }
+        let segments = || header.tensors.get(SEGMENTS).and_then(|info| info.shape.first().copied());
         let shape = Hyperparameters {
             vocabulary,
             context: keys.needed("context_length")?,
@@ -117,16 +126,18 @@ impl Architecture {
             intermediate: keys.needed("feed_forward_length")?,
             layers,
             heads,
-            kv_heads: keys.size("attention.head_count_kv")?.unwrap_or(heads),
+            kv_heads,
             head_dim,
-            norm_epsilon_q32: numbers::epsilon_q32(epsilon)
-                .ok_or_else(|| format!("an epsilon of {epsilon} is not between 0 and 1"))?,
+            norm_epsilon_q32: self.epsilon_q32(&keys)?,
             rope: self.rope(&keys)?,
-            architecture: Graph::Llama,
+            architecture: graph,
             variant,
-            names: self.names,
+            names: match self.names {
+                Names::Bert { prefix, .. } => Names::Bert { prefix, segments: segments().unwrap_or(1) },
+                names => names,
+            },
             tied: !header.tensors.contains_key(HEAD),
-            eos: eos(&header.metadata)?,
+            eos: if graph == Graph::Bert { Vec::new() } else { eos(&header.metadata)? },
             pairs: self.pairs,
         };
         shape.check().map_err(|error| error.to_string())?;
@@ -142,7 +153,7 @@ impl Architecture {
         let mut left: BTreeMap<&str, &TensorInfo> = header.tensors.iter().map(|(n, i)| (*n, i)).collect();
         let mut tensors = HashMap::new();
         let mut needed = used(shape);
-        if left.contains_key(ROPE_FACTORS) {
+        if self.graph() == Graph::Llama && left.contains_key(ROPE_FACTORS) {
             // How files carry the scaling of Llama 3.1 and its successors.
             needed.push((ROPE_FACTORS.to_owned(), vec![shape.head_dim / 2]));
         }
@@ -168,11 +179,13 @@ impl Architecture {
     /// The file's name of a tensor; for one that the table lacks, Hugging Face's.
     fn file_name(&self, name: &str) -> String {
         let rename = |table: &[(&str, &str)], name: &str| {
-            table.iter().find(|(_, theirs)| *theirs == name).map_or(name, |(ours, _)| ours).to_owned()
+            let (stem, suffix) = name.rsplit_once('.').unwrap_or((name, ""));
+            let ours = table.iter().find(|(_, theirs)| *theirs == stem).map_or(stem, |(ours, _)| ours);
+            format!("{ours}.{suffix}")
         };
-        match name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
-            Some((layer, part)) => format!("blk.{layer}.{}", rename(self.layer_tensors, part)),
-            None => rename(&TENSORS, name),
+        match name.strip_prefix(self.tensors.layers).and_then(|rest| rest.split_once('.')) {
+            Some((layer, part)) => format!("blk.{layer}.{}", rename(self.tensors.layer, part)),
+            None => rename(self.tensors.model, name),
         }
     }
 }

@@ -1,17 +1,19 @@
 use std::fs;
 
 use candle_core::quantized::gguf_file::Value;
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Pooling};
 use crate::fixture::{FamilyFixture, families};
 use crate::import::{ChatTemplate, Options, ProgressBar, Source, convert, import};
 use crate::reference::Reference;
 
-/// Those of Llama's relatives that have an architecture of their own in GGUF.
-fn relatives() -> Vec<(&'static str, FamilyFixture)> {
-    let mut relatives = families();
-    relatives.retain(|(name, _)| ["qwen2", "qwen3", "gemma", "gemma2", "gemma3"].contains(name));
-    relatives
+/// The families that have an architecture of their own in GGUF.
+fn own() -> Vec<(&'static str, FamilyFixture)> {
+    let mut own = families();
+    own.retain(|(name, _)| ["qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gpt2", "bert"].contains(name));
+    own
 }
 
 /// The bundles of a family's folder and of its file, after a change of the file's keys.
@@ -36,7 +38,7 @@ fn gains(bundle: &Bundle, name: &str) -> Vec<i32> {
 
 #[test]
 fn a_file_is_the_same_model_as_the_folder_of_its_family() {
-    for (name, fixture) in relatives() {
+    for (name, fixture) in own() {
         let [folder, file] = bundles(&fixture, |_| {}).unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut manifest = file.manifest().clone();
         manifest.files.clone_from(&folder.manifest().files);
@@ -110,11 +112,95 @@ fn keys_of_a_family_are_checked() {
         ("qwen2", "qwen2.attention.sliding_window", Value::U32(4), "qwen2.attention.sliding_window"),
         ("qwen2", "qwen2.rope.scaling.type", string("yarn"), "yarn"),
         ("qwen3", "qwen3.attention.key_length", Value::U32(16), "attention.value_length"),
-        ("qwen3", "general.architecture", string("qwen3moe"), "llama, qwen2, qwen3, gemma, gemma2, gemma3"),
+        ("gpt2", "gpt2.attention.head_count_kv", Value::U32(2), "attention.head_count_kv"),
+        ("gpt2", "gpt2.attention.head_count", Value::U32(0), "0 heads"),
+        ("gpt2", "gpt2.attention.layer_norm_epsilon", Value::F32(2.0), "epsilon of 2"),
+        ("gpt2", "gpt2.rope.freq_base", Value::F32(10_000.0), "gpt2.rope.freq_base"),
+        ("gpt2", "gpt2.attention.causal", Value::Bool(false), "gpt2.attention.causal"),
+        ("bert", "bert.attention.causal", Value::Bool(true), "causal"),
+        ("bert", "bert.pooling_type", Value::U32(0), "bert.pooling_type` of 0"),
+        ("bert", "bert.pooling_type", Value::U32(4), "bert.pooling_type` of 4"),
+        (
+            "bert",
+            "bert.classifier.output_labels",
+            Value::Array(vec![string("yes")]),
+            "classifier.output_labels",
+        ),
+        ("bert", "bert.attention.layer_norm_rms_epsilon", Value::F32(1e-5), "layer_norm_rms_epsilon"),
+        ("bert", "bert.context_length", Value::U32(97), "position_embd.weight"),
+        (
+            "qwen3",
+            "general.architecture",
+            string("qwen3moe"),
+            "llama, qwen2, qwen3, gemma, gemma2, gemma3, gpt2, bert",
+        ),
     ] {
         let error = with(family, key, value).unwrap_err();
         assert!(error.contains(named), "{key}: {error}");
     }
+}
+
+#[test]
+fn an_encoder_pools_as_the_file_says() {
+    let (_, fixture) = families().into_iter().find(|(name, _)| *name == "bert").unwrap();
+    let pooled = |value: Option<u32>| {
+        let [_, file] = bundles(&fixture, |metadata| {
+            metadata.retain(|(key, _)| key != "bert.pooling_type" && key != "bert.attention.causal");
+            metadata.extend(value.map(|value| ("bert.pooling_type".to_owned(), Value::U32(value))));
+        })
+        .unwrap();
+        file.manifest().variant.pooling
+    };
+    assert_eq!([None, Some(1), Some(2)].map(pooled), [Pooling::Mean, Pooling::Mean, Pooling::Cls]);
+}
+
+#[test]
+fn tensors_that_do_not_belong_are_named() {
+    let refused = |family: &str, change: &dyn Fn(&mut Vec<(String, QTensor)>), named: &[&str]| {
+        let (_, fixture) = families().into_iter().find(|(name, _)| *name == family).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("fixture.gguf");
+        let bytes = fixture.gguf_with(&place.path().join("folder"), |_, tensors| change(tensors));
+        fs::write(&file, bytes.unwrap()).unwrap();
+        let options = Options { name: Some("fixture".into()), ..Options::default() };
+        let error = convert(&Source::Gguf(file), &options, &ProgressBar::hidden()).unwrap_err().to_string();
+        assert!(named.iter().all(|named| error.contains(named)), "{family}: {error}");
+    };
+    let tensor = |shape: (usize, usize)| {
+        let tensor = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        QTensor::quantize(&tensor, GgmlDType::F32).unwrap()
+    };
+    let without =
+        |name: &'static str| move |tensors: &mut Vec<(String, QTensor)>| tensors.retain(|t| t.0 != name);
+    refused("gpt2", &without("blk.1.attn_qkv.bias"), &["blk.1.attn_qkv.bias", "192"]);
+    refused("gpt2", &without("position_embd.weight"), &["position_embd.weight"]);
+    refused("bert", &without("token_types.weight"), &["token_types.weight"]);
+    refused("bert", &without("token_embd_norm.bias"), &["token_embd_norm.bias"]);
+    let transposed = |tensors: &mut Vec<(String, QTensor)>| {
+        without("blk.0.attn_qkv.weight")(tensors);
+        tensors.push(("blk.0.attn_qkv.weight".into(), tensor((64, 192))));
+    };
+    refused("gpt2", &transposed, &["blk.0.attn_qkv.weight", "[192, 64]", "[64, 192]"]);
+    for (family, name) in [("bert", "cls.weight"), ("bert", "output.weight"), ("gpt2", "rope_freqs.weight")] {
+        refused(family, &|tensors| tensors.push((name.into(), tensor((64, 64)))), &[name]);
+    }
+}
+
+#[test]
+fn a_head_of_its_own_is_used() {
+    let (_, fixture) = families().into_iter().find(|(name, _)| *name == "gpt2").unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("fixture.gguf");
+    let bytes = fixture.gguf_with(&place.path().join("folder"), |_, tensors| {
+        let (_, embedding) = tensors.iter().find(|(name, _)| name == "token_embd.weight").unwrap();
+        let head = embedding.dequantize(&Device::Cpu).unwrap();
+        tensors.push(("output.weight".into(), QTensor::quantize(&head, GgmlDType::F32).unwrap()));
+    });
+    fs::write(&file, bytes.unwrap()).unwrap();
+    let parts = convert(&Source::Gguf(file), &Options::default(), &ProgressBar::hidden()).unwrap();
+    let bundle = parts.into_bundle().unwrap();
+    assert!(!bundle.manifest().tied_embeddings);
+    assert_eq!(bundle.tensor("head.weight").unwrap(), bundle.tensor("embedding.weight").unwrap());
 }
 
 #[test]

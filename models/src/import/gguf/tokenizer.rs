@@ -1,4 +1,4 @@
-//! The tokenizer of a GGUF file as a `tokenizer.json`: byte-level BPE (`gpt2`) and SentencePiece BPE (`llama`).
+//! The tokenizer of a GGUF file as a `tokenizer.json`: byte-level BPE (`gpt2`), SentencePiece BPE (`llama`) and WordPiece (`bert`).
 //!
 //! The file has pieces, their types, and merges or scores, but only the *name* of the way in which text is split before merging:
 //! the names that are known here stand for exactly one `tokenizer.json` each. The result is normative; `docs/bundle.md`, section 8.
@@ -20,6 +20,18 @@ const MAX_PIECE: usize = 1_024;
 /// Tokens that the template or a generation's end use: never text, whatever the file calls their type.
 const CONTROL_KEYS: [&str; 4] = ["bos_token_id", "eos_token_id", "eot_token_id", "eom_token_id"];
 
+/// What stands before a continuing piece of WordPiece.
+const CONTINUING: &str = "##";
+/// The tokens before and after a text, the unknown one, and those that are never text; under the first key that is there. The second is
+/// spelled as in the files.
+const WORD_PIECE_CONTROL: [&[&str]; 5] = [
+    &["cls_token_id", "bos_token_id"],
+    &["seperator_token_id", "eos_token_id"],
+    &["unknown_token_id"],
+    &["padding_token_id"],
+    &["mask_token_id"],
+];
+
 /// Converts the tokenizer of a model with `vocabulary` rows.
 pub(super) fn json(
     metadata: &BTreeMap<&str, Value<'_>>,
@@ -35,7 +47,8 @@ pub(super) fn json(
             source.byte_level(&tokens, split)
         }
         "llama" => source.sentencepiece(&tokens),
-        found => return Err(unsupported("a GGUF tokenizer", found, "gpt2, llama")),
+        "bert" => source.word_piece(tokens),
+        found => return Err(unsupported("a GGUF tokenizer", found, "gpt2, llama, bert")),
     };
     canonical(&json.map_err(wrong)?).map_err(|error| wrong(error.to_string()))
 }
@@ -140,7 +153,7 @@ impl Split {
 }
 
 /// A token that can occur.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Token<'a> {
     id: usize,
     text: &'a str,
@@ -326,6 +339,42 @@ impl<'a> Source<'a> {
         let decoder = json!({"type": "Sequence", "decoders": decoders});
         let template = self.template(tokens, true)?;
         Ok(document(tokens, literal, normalizer, Json::Null, template, decoder, model))
+    }
+
+    /// BERT's: pieces that begin a word are stored with `▁` before them, continuing ones without the `##` of `tokenizer.json`.
+    fn word_piece(&self, mut tokens: Vec<Token<'_>>) -> Result<Json, String> {
+        let control = WORD_PIECE_CONTROL.map(|keys| keys.iter().find_map(|key| self.id(key)));
+        for token in &mut tokens {
+            if control.contains(&Some(token.id)) {
+                token.kind = Kind::Control;
+            }
+        }
+        let special = |at: usize| {
+            let token = tokens.iter().find(|token| control[at] == Some(token.id));
+            token.ok_or_else(|| format!("`tokenizer.ggml.{}` is not a token", WORD_PIECE_CONTROL[at][0]))
+        };
+        let (cls, sep, unknown) = (special(0)?, special(1)?, special(2)?);
+        let literal = |text: &str| text.strip_prefix(SPACE).unwrap_or(text).to_owned();
+        let model = json!({
+            "type": "WordPiece",
+            "unk_token": unknown.text,
+            "continuing_subword_prefix": CONTINUING,
+            "max_input_chars_per_word": 100,
+            "vocab": vocabulary(&tokens, |token| match token.kind {
+                Kind::Control | Kind::Unknown => token.text.to_owned(),
+                Kind::Text | Kind::Byte if !token.text.starts_with(SPACE) => format!("{CONTINUING}{}", token.text),
+                _ => literal(token.text),
+            })?,
+        });
+        let normalizer = json!({
+            "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null,
+            "lowercase": true,
+        });
+        let pre_tokenizer = json!({"type": "BertPreTokenizer"});
+        let template =
+            json!({"type": "BertProcessing", "sep": [sep.text, sep.id], "cls": [cls.text, cls.id]});
+        let decoder = json!({"type": "WordPiece", "prefix": CONTINUING, "cleanup": true});
+        Ok(document(&tokens, literal, normalizer, pre_tokenizer, template, decoder, model))
     }
 
     /// BOS before a text and EOS after it, as the file says.

@@ -32,6 +32,8 @@ pub(super) struct Singles {
     inputs: usize,
     /// The first column and the number of columns of a matrix that is stored as `[inputs, columns]`.
     columns: Option<(usize, usize)>,
+    /// Otherwise the first row.
+    first: usize,
 }
 
 impl Singles {
@@ -42,12 +44,13 @@ impl Singles {
         spec: &TensorSpec,
     ) -> Result<Option<Self>, ImportError> {
         let Some(source) = source(&checkpoint.shape, m, spec) else { return Ok(None) };
-        let columns = match source.part {
-            Part::Columns(first) => Some((first, source.shape[1])),
-            _ => None,
+        let (columns, first) = match source.part {
+            Part::Columns(first) => (Some((first, source.shape[1])), 0),
+            Part::From(first) => (None, first),
+            _ => (None, 0),
         };
         let bits = checkpoint.bits(&source.name, &source.shape)?;
-        Ok(Some(Self { bits, outputs: spec.shape[0], inputs: spec.shape[1], columns }))
+        Ok(Some(Self { bits, outputs: spec.shape[0], inputs: spec.shape[1], columns, first }))
     }
 
     /// The bits of a row, each multiplied by two to its exponent.
@@ -57,7 +60,9 @@ impl Singles {
             Some((first, width)) => {
                 self.bits[first + output..].iter().step_by(width).zip(exponents).map(scale).collect()
             }
-            None => self.bits[output * self.inputs..].iter().zip(exponents).map(scale).collect(),
+            None => {
+                self.bits[(self.first + output) * self.inputs..].iter().zip(exponents).map(scale).collect()
+            }
         }
     }
 

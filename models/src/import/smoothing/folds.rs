@@ -50,6 +50,9 @@ impl Folds {
         debug_assert!(source.part != Part::Rotary);
         let fold = self.of(&source);
         match source.part {
+            Part::From(first) if source.shape.len() == 2 => {
+                fold.rows[first..first + exponents.len()].copy_from_slice(exponents);
+            }
             Part::Columns(first) | Part::From(first) => {
                 fold.columns[first..first + exponents.len()].copy_from_slice(exponents);
             }

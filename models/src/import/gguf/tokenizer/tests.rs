@@ -4,7 +4,7 @@ use candle_core::quantized::gguf_file::Value;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use crate::fixture::gguf_file;
+use crate::fixture::{gguf_file, word_piece};
 use crate::import::ImportError;
 use crate::import::gguf::header::Header;
 use crate::synthetic::{TOKENS, tokenizer_json};
@@ -180,6 +180,57 @@ fn sentencepiece_merges_by_score_and_falls_back_to_bytes() {
     assert_eq!(encode(&keys, "ab"), [263, 2]);
 }
 
+/// What a converter makes of a WordPiece `tokenizer.json`.
+fn bert_keys() -> Keys {
+    let json = word_piece();
+    let mut tokens: Vec<(u64, String)> = Vec::new();
+    for (piece, id) in json["model"]["vocab"].as_object().unwrap() {
+        let piece = match (piece.strip_prefix("##"), piece.starts_with('[')) {
+            (Some(rest), _) => rest.to_owned(),
+            (None, true) => piece.clone(),
+            (None, false) => format!("▁{piece}"),
+        };
+        tokens.push((id.as_u64().unwrap(), piece));
+    }
+    tokens.sort_unstable();
+    vec![
+        ("model", text("bert")),
+        ("tokens", strings(tokens.iter().map(|token| token.1.as_str()))),
+        ("token_type", kinds(tokens.iter().map(|token| if token.0 < 4 { 3 } else { 1 }))),
+        ("unknown_token_id", Value::U32(1)),
+        ("cls_token_id", Value::U32(2)),
+        ("seperator_token_id", Value::U32(3)),
+    ]
+}
+
+#[test]
+fn word_pieces_keep_their_ids() {
+    let ours = Tokenizer::from_json(&convert(&bert_keys(), TOKENS).unwrap(), TOKENS).unwrap();
+    let original = Tokenizer::from_json(&word_piece().to_string().into_bytes(), TOKENS).unwrap();
+    let check = |text: &str| {
+        let tokens = ours.encode_prompt(text.as_bytes()).unwrap();
+        assert_eq!(tokens, original.encode_prompt(text.as_bytes()).unwrap(), "{text}");
+        assert_eq!(ours.decode(&tokens), original.decode(&tokens));
+    };
+    check("Hello, WORLD! Élan unknowning [CLS] ##ing 你好 the\u{301} [UNK]");
+    let text = "(\\PC{0,40}|[ -~\r\n\t]{0,60}|(the|hello|World|ing| unknown|é|\\[SEP\\]|##er|你|▁| ){0,20})";
+    proptest!(ProptestConfig::with_cases(256), |(text in text)| check(&text));
+}
+
+#[test]
+fn the_first_and_last_tokens_of_a_text_have_two_names() {
+    let mut keys = bert_keys();
+    let tokens = |keys: &Keys| {
+        let tokenizer = Tokenizer::from_json(&convert(keys, TOKENS).unwrap(), TOKENS).unwrap();
+        tokenizer.encode_prompt(b"hello").unwrap().into_iter().map(|token| token.0).collect::<Vec<_>>()
+    };
+    let hello = tokens(&keys);
+    assert_eq!((hello[0], hello[2], hello.len()), (2, 3, 3));
+    keys.retain(|(key, _)| !["cls_token_id", "seperator_token_id"].contains(key));
+    keys.extend([("bos_token_id", Value::U32(2)), ("eos_token_id", Value::U32(3))]);
+    assert_eq!(tokens(&keys), hello);
+}
+
 #[test]
 fn special_strings_in_a_text_are_text() {
     let mut keys = llama_keys();
@@ -211,7 +262,11 @@ fn tokenizers_that_are_not_understood_are_refused_by_name() {
         keys.push(("bos_token_id", Value::U32(1)));
         keys
     };
-    refused(keys(), "model", text("bert"), "`bert`");
+    refused(keys(), "model", text("t5"), "`t5`");
+    refused(keys(), "model", text("bert"), "seperator_token_id");
+    refused(bert_keys(), "cls_token_id", Value::U32(300), "cls_token_id");
+    refused(bert_keys(), "unknown_token_id", text("1"), "unknown_token_id");
+    refused(bert_keys(), "tokens", strings(["▁a"; 4]), "not one per token");
     refused(keys(), "model", Value::U32(1), "(none)");
     refused(keys(), "pre", text("tekken"), "`tekken`");
     refused(keys(), "pre", Value::Bool(true), "(none)");
