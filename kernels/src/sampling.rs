@@ -3,6 +3,9 @@
 //! The random number of a position is a counter-based function of `(seed, position)`, so all positions of a generation can be
 //! checked in parallel.
 
+use std::cell::RefCell;
+use std::cmp::Reverse;
+
 use thiserror::Error;
 
 use crate::formats::TokenId;
@@ -84,36 +87,73 @@ impl Sampling {
         let max = logits.clone().map(|(_, logit)| logit).fold(i32::MIN, i32::max);
         // log2(e) / temperature, Q32.
         let inverse = round_div((LOG2E_Q32 << 16) as i64, i64::from(self.temperature_q16)) as u128;
-        let mut candidates: Vec<(u32, u32)> = logits
-            .filter_map(|(TokenId(id), logit)| {
+        CANDIDATES.with_borrow_mut(|candidates| {
+            candidates.clear();
+            candidates.extend(logits.filter_map(|(TokenId(id), logit)| {
                 let delta = (i64::from(max) - i64::from(logit)) as u128;
                 let weight = exp2_neg(((delta * inverse + (1 << 31)) >> 32) as u64);
-                (weight > 0).then_some((weight, id))
-            })
-            .collect();
-        candidates.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-        if self.top_k > 0 {
-            candidates.truncate(usize::from(self.top_k));
-        }
-        let total: u64 = candidates.iter().map(|c| u64::from(c.0)).sum();
-        let mut kept = 0u64;
-        let mut count = 0;
-        for &(weight, _) in &candidates {
-            kept += u64::from(weight);
-            count += 1;
-            if u128::from(kept) << 16 >= u128::from(total) * u128::from(self.top_p_q16) {
-                break;
-            }
-        }
-        let mut r = ((u128::from(random(self.seed, position)) * u128::from(kept)) >> 64) as u64;
-        for &(weight, id) in &candidates[..count] {
-            if r < u64::from(weight) {
-                return TokenId(id);
-            }
-            r -= u64::from(weight);
-        }
-        unreachable!("r is below the sum of the kept weights")
+                (weight > 0).then_some(Candidate { weight, id })
+            }));
+            self.draw_among(candidates, position)
+        })
     }
+
+    fn draw_among(self, mut candidates: &mut [Candidate], position: u64) -> TokenId {
+        let top_k = usize::from(self.top_k);
+        if top_k > 0 && top_k < candidates.len() {
+            candidates.select_nth_unstable_by_key(top_k - 1, Candidate::order);
+            candidates = &mut candidates[..top_k];
+        }
+        let nucleus = (u128::from(sum(candidates)) * u128::from(self.top_p_q16)).div_ceil(1 << 16);
+        let last = reaches(candidates, nucleus as u64 - 1);
+        let kept = &mut candidates[..=last];
+        let r = ((u128::from(random(self.seed, position)) * u128::from(sum(kept))) >> 64) as u64;
+        let chosen = reaches(kept, r);
+        TokenId(kept[chosen].id)
+    }
+}
+
+thread_local! {
+    /// Kept between calls, so that a token allocates nothing.
+    static CANDIDATES: RefCell<Vec<Candidate>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A token that may be drawn.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    weight: u32,
+    id: u32,
+}
+
+impl Candidate {
+    /// Descending weights, ascending ids.
+    const fn order(&self) -> (Reverse<u32>, u32) {
+        (Reverse(self.weight), self.id)
+    }
+}
+
+fn sum(candidates: &[Candidate]) -> u64 {
+    candidates.iter().map(|candidate| u64::from(candidate.weight)).sum()
+}
+
+/// The first place, in their order, up to which candidates weigh more than `target`, which is less than all of them weigh. Afterwards, exactly
+/// those that come before it in the order lie before it. Halves what is left instead of sorting all of it.
+fn reaches(candidates: &mut [Candidate], mut target: u64) -> usize {
+    let (mut first, mut left) = (0, candidates);
+    while left.len() > 1 {
+        let middle = left.len() / 2;
+        left.select_nth_unstable_by_key(middle, Candidate::order);
+        let (before, after) = left.split_at_mut(middle);
+        let weight = sum(before);
+        left = if target < weight {
+            before
+        } else {
+            target -= weight;
+            first += middle;
+            after
+        };
+    }
+    first
 }
 
 /// The index of the largest logit; the lowest of equals.
@@ -153,6 +193,36 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Sampling as `docs/numerics.md` words it: sort, cut, and walk.
+    fn defined(s: Sampling, logits: &[i32], position: u64) -> TokenId {
+        let max = *logits.iter().max().unwrap();
+        let inverse = round_div((LOG2E_Q32 << 16) as i64, i64::from(s.temperature_q16)) as u128;
+        let weight = |logit: i32| {
+            let delta = (i64::from(max) - i64::from(logit)) as u128;
+            exp2_neg(((delta * inverse + (1 << 31)) >> 32) as u64)
+        };
+        let mut sorted: Vec<(u32, u32)> =
+            logits.iter().zip(0..).map(|(&logit, id)| (weight(logit), id)).filter(|c| c.0 > 0).collect();
+        sorted.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+        if s.top_k > 0 {
+            sorted.truncate(s.top_k.into());
+        }
+        let total: u64 = sorted.iter().map(|c| u64::from(c.0)).sum();
+        let (mut kept, mut count) = (0u64, 0);
+        while u128::from(kept) << 16 < u128::from(total) * u128::from(s.top_p_q16) {
+            kept += u64::from(sorted[count].0);
+            count += 1;
+        }
+        let mut r = ((u128::from(random(s.seed, position)) * u128::from(kept)) >> 64) as u64;
+        for (weight, id) in sorted {
+            match r.checked_sub(weight.into()) {
+                Some(rest) => r = rest,
+                None => return TokenId(id),
+            }
+        }
+        unreachable!("r is below the sum of the kept weights")
+    }
+
     const PLAIN: Sampling = Sampling { temperature_q16: 1 << 16, top_p_q16: 1 << 16, top_k: 0, seed: 7 };
 
     #[test]
@@ -188,6 +258,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_draw_is_what_the_definition_draws(
+            logits in prop_oneof![
+                proptest::collection::vec(-1_000_000i32..1_000_000, 1..300),
+                proptest::collection::vec(0i32..4, 1..300),
+                proptest::collection::vec(any::<i32>(), 1..40),
+            ],
+            temperature_q16 in 1024u32..=4_194_304,
+            top_p_q16 in prop_oneof![1u32..=65_536, Just(65_536)],
+            top_k in 0u16..320,
+            seed: u64,
+            position in 0u64..1_000,
+        ) {
+            let sampling = Sampling { temperature_q16, top_p_q16, top_k, seed };
+            prop_assert_eq!(sampling.choose(&logits, position), defined(sampling, &logits, position));
+        }
+
         #[test]
         fn top_k_one_is_greedy(logits in prop::collection::vec(-100_000i32..100_000, 1..50), seed: u64, position: u64) {
             let sampling = Sampling { top_k: 1, seed, ..PLAIN };

@@ -339,7 +339,9 @@ mod tests {
     fn every_fed_token_pays_for_every_layer() {
         let schedule = GasSchedule { macs_per_layer: 1_000, ..GasSchedule::default() };
         let none = ModelCosts { layers: 0, ..COSTS };
-        for (work, tokens) in [(Work::generation(10, 3), 12), (Work::scoring(10, [1, 3]), 12), (Work::reading(7), 7)] {
+        for (work, tokens) in
+            [(Work::generation(10, 3), 12), (Work::scoring(10, [1, 3]), 12), (Work::reading(7), 7)]
+        {
             assert_eq!(schedule.macs(&COSTS, work) - schedule.macs(&none, work), tokens * 5 * 1_000);
         }
     }

@@ -119,7 +119,10 @@ impl Layer {
     fn reach(&mut self, position: usize, shape: KvShape) -> &mut Self {
         if position >= self.room {
             let most = shape.capacity.next_multiple_of(LANES);
-            self.widen((self.room * 2).min(most).max((position + 1).next_multiple_of(LANES)), shape.attention);
+            self.widen(
+                (self.room * 2).min(most).max((position + 1).next_multiple_of(LANES)),
+                shape.attention,
+            );
         }
         self.length = position + 1;
         self

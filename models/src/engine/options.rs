@@ -16,7 +16,7 @@ impl EngineOptions {
     /// The defaults without a prefix cache, to measure with: every call does all of its work.
     pub const UNCACHED: Self = Self { prefix_cache_bytes: 0, ..Self::DEFAULT };
 
-    const DEFAULT: Self = Self { lanes: 16, rows: 128, prefix_cache_bytes: 256 << 20 };
+    pub(super) const DEFAULT: Self = Self { lanes: 16, rows: 128, prefix_cache_bytes: 256 << 20 };
 
     /// Lanes and rows as they can be.
     pub(super) fn limits(self) -> (usize, usize) {

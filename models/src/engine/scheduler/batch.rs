@@ -1,10 +1,11 @@
 //! The lanes that share each step.
 
 use metis_kernels::{Backend, BackendError, Row, SampleRequest, TokenId};
+use smallvec::SmallVec;
 
 use super::lane::{Job, Lane};
 use super::shares::share_out;
-use crate::engine::{Engine, Step};
+use crate::engine::{Engine, EngineOptions, Step};
 use crate::graph::Workspace;
 
 /// Lanes and the buffers of their steps, which are kept from one to the next.
@@ -94,9 +95,11 @@ impl<B: Backend> Batch<B> {
             Some(workspace) => workspace,
             none => none.insert(Workspace::new(backend, manifest, self.budget, self.capacity)?),
         };
-        let mut caches: Vec<&mut B::KvCache> = self.lanes.iter_mut().map(|lane| &mut lane.cache).collect();
+        let mut caches: SmallVec<[&mut B::KvCache; EngineOptions::DEFAULT.lanes]> =
+            self.lanes.iter_mut().map(|lane| &mut lane.cache).collect();
         let (tokens, rows, wanted) = (&self.tokens, &self.rows, &self.wanted);
         backend.enter(|| engine.graph.forward(backend, workspace, tokens, rows, &mut caches, wanted))?;
+        drop(caches);
         for lane in &mut self.lanes {
             lane.advance(engine)?;
         }
