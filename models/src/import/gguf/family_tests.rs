@@ -9,6 +9,8 @@ use crate::fixture::{FamilyFixture, families};
 use crate::import::{ChatTemplate, Options, ProgressBar, Source, convert, import};
 use crate::reference::Reference;
 
+type Tensors = Vec<(String, QTensor)>;
+
 /// The families that have an architecture of their own in GGUF.
 fn own() -> Vec<(&'static str, FamilyFixture)> {
     let mut own = families();
@@ -156,7 +158,7 @@ fn an_encoder_pools_as_the_file_says() {
 
 #[test]
 fn tensors_that_do_not_belong_are_named() {
-    let refused = |family: &str, change: &dyn Fn(&mut Vec<(String, QTensor)>), named: &[&str]| {
+    let refused = |family: &str, change: &dyn Fn(&mut Tensors), named: &[&str]| {
         let (_, fixture) = families().into_iter().find(|(name, _)| *name == family).unwrap();
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("fixture.gguf");
@@ -170,13 +172,12 @@ fn tensors_that_do_not_belong_are_named() {
         let tensor = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
         QTensor::quantize(&tensor, GgmlDType::F32).unwrap()
     };
-    let without =
-        |name: &'static str| move |tensors: &mut Vec<(String, QTensor)>| tensors.retain(|t| t.0 != name);
+    let without = |name: &'static str| move |tensors: &mut Tensors| tensors.retain(|t| t.0 != name);
     refused("gpt2", &without("blk.1.attn_qkv.bias"), &["blk.1.attn_qkv.bias", "192"]);
     refused("gpt2", &without("position_embd.weight"), &["position_embd.weight"]);
     refused("bert", &without("token_types.weight"), &["token_types.weight"]);
     refused("bert", &without("token_embd_norm.bias"), &["token_embd_norm.bias"]);
-    let transposed = |tensors: &mut Vec<(String, QTensor)>| {
+    let transposed = |tensors: &mut Tensors| {
         without("blk.0.attn_qkv.weight")(tensors);
         tensors.push(("blk.0.attn_qkv.weight".into(), tensor((64, 192))));
     };
