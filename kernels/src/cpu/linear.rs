@@ -111,7 +111,12 @@ impl<S: Simd> Tile<S> for Job<'_, S> {
             let (blocks, scales) = self.weights.panel(panel + p);
             Panel { blocks, scales }
         });
-        self.simd.linear(panels, core::array::from_fn(|t| self.x.plane(row + t)), out);
+        // A loop: `from_fn` is not compiled into what calls it here.
+        let mut rows = [self.x.plane(row); T];
+        for (t, plane) in rows.iter_mut().enumerate().skip(1) {
+            *plane = self.x.plane(row + t);
+        }
+        self.simd.linear(panels, rows, out);
     }
 }
 

@@ -93,7 +93,7 @@ impl Planes {
         self.heads[row].exponent
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn plane(&self, row: usize) -> PlaneRow<'_> {
         let padded = self.padded();
         let Head { exponent, high_sum, low_sum } = self.heads[row];
