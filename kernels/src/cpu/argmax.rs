@@ -138,8 +138,12 @@ impl<S: Simd> Job<'_, S> {
             self.simd.grouped(panels, rows, &mut bounds);
         } else {
             let panels = core::array::from_fn(|p| Bound { panel: panels[p], norms: &self.norms[panel + p] });
-            let low_norms = core::array::from_fn(|t| rows[t].low_norm);
-            self.simd.bounds(panels, core::array::from_fn(|t| rows[t].row), low_norms, &mut bounds);
+            // Loops: `from_fn` is not compiled into what calls it here.
+            let (mut planes, mut low_norms) = ([rows[0].row; T], [0; T]);
+            for t in 0..T {
+                (planes[t], low_norms[t]) = (rows[t].row, rows[t].low_norm);
+            }
+            self.simd.bounds(panels, planes, low_norms, &mut bounds);
         }
         for (p, bounds) in bounds.iter().enumerate() {
             for (t, bounds) in bounds.iter().enumerate() {

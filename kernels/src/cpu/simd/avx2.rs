@@ -6,12 +6,13 @@ use core::arch::x86_64::*;
 use core::array;
 use core::ops::Range;
 
-use super::portable::{self, rescale_totals};
-use super::{GroupedPanel, Panel, Simd, Sixteen};
+use super::portable::rescale_totals;
+use super::{GroupedPanel, Keys, Panel, QueryRow, Simd, Sixteen};
 use crate::cpu::groups::{GROUP_STEPS, GroupedRow};
 use crate::cpu::packed::{DEPTH, LANES, Multipliers, PanelScales};
 use crate::cpu::planes::PlaneRow;
 use crate::formats::RESIDUAL_BITS;
+use crate::rounding::rescale;
 
 /// A processor with AVX2.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +53,11 @@ impl Simd for Avx2 {
             // SAFETY: as above.
             unsafe { grouped(panel, rows, out) }
         }
+    }
+
+    fn scores<const T: usize>(self, keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
+        // SAFETY: as above.
+        unsafe { scores(keys, queries, out) }
     }
 
     fn run<R>(self, f: impl FnOnce() -> R) -> R {
@@ -151,12 +157,23 @@ fn add<const T: usize, const Q: usize>(
     }
 }
 
-/// Sums of `(w + 128) a` to Q16: [`rescale`](crate::rounding::rescale) of four at a time.
+/// Sums of `(w + 128) a` to Q16.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn requantise(totals: &[__m256i; 4], row: &PlaneRow<'_>, panel: &Panel<'_>) -> Sixteen {
     let PanelScales { mantissas, exponents } = panel.scales;
-    let exponent = row.exponent + RESIDUAL_BITS as i32;
+    let excess = _mm256_set1_epi64x(128 * (256 * i64::from(row.high_sum) + i64::from(row.low_sum)));
+    let mut sums = *totals;
+    for sums in &mut sums {
+        *sums = _mm256_sub_epi64(*sums, excess);
+    }
+    rescaled(&sums, mantissas, exponents, row.exponent + RESIDUAL_BITS as i32)
+}
+
+/// [`rescale`] of four sums at a time, each by its scale; `exponent` is added to those of all.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn rescaled(sums: &[__m256i; 4], mantissas: &Sixteen, exponents: &Sixteen, exponent: i32) -> Sixteen {
     let mut outside = _mm256_setzero_si256();
     for eight in exponents.chunks_exact(8) {
         // SAFETY: eight lanes.
@@ -165,12 +182,16 @@ fn requantise(totals: &[__m256i; 4], row: &PlaneRow<'_>, panel: &Panel<'_>) -> S
         outside = _mm256_or_si256(outside, _mm256_cmpgt_epi32(eight, _mm256_setzero_si256()));
         outside = _mm256_or_si256(outside, _mm256_cmpgt_epi32(_mm256_set1_epi32(-62), eight));
     }
-    if _mm256_testz_si256(outside, outside) == 0 {
-        return portable::requantise(stored(totals), row, panel);
-    }
-    let excess = _mm256_set1_epi64x(128 * (256 * i64::from(row.high_sum) + i64::from(row.low_sum)));
     let mut out = [0; LANES];
-    for (q, (&total, out)) in totals.iter().zip(out.chunks_exact_mut(4)).enumerate() {
+    if _mm256_testz_si256(outside, outside) == 0 {
+        // Larger than they can be, or far too small.
+        let sums = stored(sums);
+        for lane in 0..LANES {
+            out[lane] = rescale(sums[lane], mantissas[lane] as u32, exponents[lane] + exponent);
+        }
+        return out;
+    }
+    for (q, (&sum, out)) in sums.iter().zip(out.chunks_exact_mut(4)).enumerate() {
         // SAFETY: four lanes of sixteen.
         let mantissa = unsafe { _mm_loadu_si128(mantissas.as_ptr().add(4 * q).cast()) };
         // SAFETY: the same.
@@ -180,7 +201,6 @@ fn requantise(totals: &[__m256i; 4], row: &PlaneRow<'_>, panel: &Panel<'_>) -> S
         let shift = _mm256_cvtepi32_epi64(_mm_sub_epi32(_mm_setzero_si128(), exponents));
 
         // A number of 40 bits times one of 23, as `2^20 high + low`; a signed shift is an unsigned one of something larger.
-        let sum = _mm256_sub_epi64(total, excess);
         let high = _mm256_srli_epi64::<20>(_mm256_add_epi64(sum, _mm256_set1_epi64x(1 << 40)));
         let high = _mm256_sub_epi64(high, _mm256_set1_epi64x(1 << 20));
         let low = _mm256_and_si256(sum, _mm256_set1_epi64x((1 << 20) - 1));
@@ -200,6 +220,58 @@ fn requantise(totals: &[__m256i; 4], row: &PlaneRow<'_>, panel: &Panel<'_>) -> S
         unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), lower(shifted)) };
     }
     out
+}
+
+#[allow(
+    clippy::needless_range_loop,
+    reason = "one index for blocks, exponents and results; indices are registers"
+)]
+#[target_feature(enable = "avx2")]
+fn scores<const T: usize>(keys: Keys<'_>, queries: [QueryRow<'_>; T], out: [&mut [Sixteen]; T]) {
+    let pairs = queries[0].high.len() / 2;
+    let sixteens = keys.exponents.len();
+    assert!(keys.blocks.len() == sixteens * pairs && out.iter().all(|out| out.len() == sixteens));
+    assert!(queries.iter().all(|q| q.high.len() == 2 * pairs && q.low.len() == 2 * pairs));
+    let mantissas = [keys.mantissa as i32; LANES];
+    for sixteen in 0..sixteens {
+        let mut sums = [[_mm256_setzero_si256(); 4]; T];
+        // Eight positions at a time: both sums of four heads, a key, a query and a product fit sixteen registers.
+        for eight in 0..2 {
+            let mut halves = [[_mm256_setzero_si256(); 2]; T];
+            for pair in 0..pairs {
+                // SAFETY: below the number of blocks, of 64 aligned bytes.
+                let keys = unsafe {
+                    let block = keys.blocks.as_ptr().add(sixteen * pairs + pair);
+                    _mm256_load_si256(block.cast::<__m256i>().add(eight))
+                };
+                for t in 0..T {
+                    // SAFETY: each query has two values for each pair.
+                    let (high, low) = unsafe {
+                        (
+                            queries[t].high.as_ptr().cast::<i32>().add(pair).read_unaligned(),
+                            queries[t].low.as_ptr().cast::<i32>().add(pair).read_unaligned(),
+                        )
+                    };
+                    let [high_sum, low_sum] = &mut halves[t];
+                    *high_sum = _mm256_add_epi32(*high_sum, _mm256_madd_epi16(keys, _mm256_set1_epi32(high)));
+                    *low_sum = _mm256_add_epi32(*low_sum, _mm256_madd_epi16(keys, _mm256_set1_epi32(low)));
+                }
+            }
+            for t in 0..T {
+                let [high, low] = halves[t];
+                let sum = |high, low| {
+                    let high = _mm256_slli_epi64::<8>(_mm256_cvtepi32_epi64(high));
+                    _mm256_add_epi64(high, _mm256_cvtepi32_epi64(low))
+                };
+                sums[t][2 * eight] = sum(_mm256_castsi256_si128(high), _mm256_castsi256_si128(low));
+                sums[t][2 * eight + 1] =
+                    sum(_mm256_extracti128_si256::<1>(high), _mm256_extracti128_si256::<1>(low));
+            }
+        }
+        for t in 0..T {
+            out[t][sixteen] = rescaled(&sums[t], &mantissas, &keys.exponents[sixteen], queries[t].exponent);
+        }
+    }
 }
 
 #[inline]
@@ -259,6 +331,56 @@ fn multiply<const T: usize, const Q: usize>(
             let sum = _mm256_sub_epi32(outputs(sums[t][q]), _mm256_set1_epi32(excess[t]));
             let total = &mut totals[t][quarter + q];
             *total = _mm256_add_epi64(*total, _mm256_mul_epi32(sum, multipliers));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[target_feature(enable = "avx2")]
+    fn rescaled_array(
+        sums: &[i64; LANES],
+        mantissas: &Sixteen,
+        exponents: &Sixteen,
+        exponent: i32,
+    ) -> Sixteen {
+        let mut registers = [_mm256_setzero_si256(); 4];
+        for (register, sums) in registers.iter_mut().zip(sums.chunks_exact(4)) {
+            // SAFETY: four lanes.
+            *register = unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) };
+        }
+        rescaled(&registers, mantissas, exponents, exponent)
+    }
+
+    proptest! {
+        #[test]
+        fn four_at_a_time_are_rescaled_as_one(
+            sums in proptest::array::uniform16(prop_oneof![
+                -(1i64 << 39)..=1 << 39,
+                -1_000_000i64..1_000_000,
+                Just(1 << 39),
+                Just(-(1 << 39)),
+                Just(0),
+            ]),
+            mantissas in proptest::array::uniform16(1i32 << 22..1 << 23),
+            exponents in prop_oneof![
+                proptest::array::uniform16(-70i32..10),
+                proptest::array::uniform16(-32i32..=0),
+            ],
+            exponent in -30i32..=0,
+        ) {
+            if Avx2::detect().is_none() {
+                return Ok(());
+            }
+            // SAFETY: the processor has the instructions.
+            let rescaled = unsafe { rescaled_array(&sums, &mantissas, &exponents, exponent) };
+            for lane in 0..LANES {
+                let expected = rescale(sums[lane], mantissas[lane] as u32, exponents[lane] + exponent);
+                prop_assert_eq!(rescaled[lane], expected);
+            }
         }
     }
 }
