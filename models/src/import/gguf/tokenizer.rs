@@ -22,14 +22,14 @@ const CONTROL_KEYS: [&str; 4] = ["bos_token_id", "eos_token_id", "eot_token_id",
 
 /// What stands before a continuing piece of WordPiece.
 const CONTINUING: &str = "##";
-/// The tokens before and after a text, the unknown one, and those that are never text; under the first key that is there. The second is
-/// spelled as in the files.
-const WORD_PIECE_CONTROL: [&[&str]; 5] = [
-    &["cls_token_id", "bos_token_id"],
-    &["seperator_token_id", "eos_token_id"],
-    &["unknown_token_id"],
-    &["padding_token_id"],
-    &["mask_token_id"],
+/// The tokens before and after a text, the unknown one, and those that are never text: under the first key that is there, else by BERT's text.
+/// `seperator` is how the files spell it.
+const WORD_PIECE_CONTROL: [(&[&str], &str); 5] = [
+    (&["cls_token_id", "bos_token_id"], "[CLS]"),
+    (&["seperator_token_id", "eos_token_id"], "[SEP]"),
+    (&["unknown_token_id"], "[UNK]"),
+    (&["padding_token_id"], "[PAD]"),
+    (&["mask_token_id"], "[MASK]"),
 ];
 
 /// Converts the tokenizer of a model with `vocabulary` rows.
@@ -343,7 +343,11 @@ impl<'a> Source<'a> {
 
     /// BERT's: pieces that begin a word are stored with `▁` before them, continuing ones without the `##` of `tokenizer.json`.
     fn word_piece(&self, mut tokens: Vec<Token<'_>>) -> Result<Json, String> {
-        let control = WORD_PIECE_CONTROL.map(|keys| keys.iter().find_map(|key| self.id(key)));
+        let control =
+            WORD_PIECE_CONTROL.map(|(keys, text)| match keys.iter().find(|key| self.get(key).is_some()) {
+                Some(key) => self.id(key),
+                None => tokens.iter().find(|token| token.text == text).map(|token| token.id),
+            });
         for token in &mut tokens {
             if control.contains(&Some(token.id)) {
                 token.kind = Kind::Control;
@@ -351,7 +355,7 @@ impl<'a> Source<'a> {
         }
         let special = |at: usize| {
             let token = tokens.iter().find(|token| control[at] == Some(token.id));
-            token.ok_or_else(|| format!("`tokenizer.ggml.{}` is not a token", WORD_PIECE_CONTROL[at][0]))
+            token.ok_or_else(|| format!("`tokenizer.ggml.{}` is not a token", WORD_PIECE_CONTROL[at].0[0]))
         };
         let (cls, sep, unknown) = (special(0)?, special(1)?, special(2)?);
         let literal = |text: &str| text.strip_prefix(SPACE).unwrap_or(text).to_owned();

@@ -227,8 +227,11 @@ fn the_first_and_last_tokens_of_a_text_have_two_names() {
     let hello = tokens(&keys);
     assert_eq!((hello[0], hello[2], hello.len()), (2, 3, 3));
     keys.retain(|(key, _)| !["cls_token_id", "seperator_token_id"].contains(key));
+    assert_eq!(tokens(&keys), hello, "by their texts");
     keys.extend([("bos_token_id", Value::U32(2)), ("eos_token_id", Value::U32(3))]);
     assert_eq!(tokens(&keys), hello);
+    set(&mut keys, "bos_token_id", Value::U32(0));
+    assert_eq!(tokens(&keys)[0], 0, "a key is stronger than a text");
 }
 
 #[test]
