@@ -1,13 +1,33 @@
 //! The kernels of `metis-kernels` on CUDA devices found at run time.
 //!
-//! What this crate is for: one default build of MetisVM serves machines with and without a GPU. It will implement
-//! `metis_kernels::Backend` with integer CUDA kernels (`dp4a` for decode, s8 tensor-core tiles for prefill), load the driver at
-//! run time, and pass `metis_kernels::golden::selftest` on the actual device before that device computes anything for consensus.
+//! What this crate is for: one default build of MetisVM serves machines with and without a GPU. The kernels are CUDA C++ under
+//! `gpu/kernels`, integers only; their PTX is part of the binary, and NVIDIA's driver is loaded when it is there. `docs/gpu.md` is the
+//! whole story.
 //!
-//! What it holds today: [`DeviceRequest`], how a user names the device to run on. There is no CUDA backend yet, and asking for one
-//! by name is an error rather than a silent fallback.
-#![forbid(unsafe_code)]
+//! How data flows through it: a transformer graph calls the [`Backend`](metis_kernels::Backend) functions of a [`Gpu`]; each adds launches
+//! and small inputs to a queue; when tokens or rows are wanted, or a step ends, the [`Driver`] begins them together.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `backend` | [`Gpu`], the backend |
+//! | `buffers` | weights and rows in the device's memory |
+//! | `cache` | the paged key-value cache, and attention |
+//! | `choose` | choosing tokens |
+//! | `queue` | launches that wait, and who owns memory |
+//! | `driver` | [`Driver`]: what is asked of a device |
+//! | `device` | [`DeviceRequest`]: how a user names a device |
+#![deny(clippy::float_arithmetic)]
 
+mod backend;
+mod buffers;
+mod cache;
+mod choose;
 mod device;
+mod driver;
+mod queue;
 
+pub use backend::Gpu;
+pub use buffers::{Activations, Bias, Linear, Norm, Residual, Rope};
+pub use cache::KvCache;
 pub use device::{DeviceError, DeviceRequest};
+pub use driver::{Arguments, Driver, DriverError, Launch, Word};

@@ -156,6 +156,16 @@ impl SoftCap {
         Self { cap: i64::from(cap_q16), inverse: reciprocal(u64::from(cap_q16)) }
     }
 
+    /// The cap, Q16.
+    pub const fn cap_q16(self) -> i64 {
+        self.cap
+    }
+
+    /// The reciprocal of [`cap_q16`](Self::cap_q16).
+    pub const fn inverse(self) -> Scale {
+        self.inverse
+    }
+
     /// The same cap for numbers in log2 units: attention's scores.
     pub fn in_log2_units(self) -> Self {
         // 2^30 log2(e) < 2^31.

@@ -49,7 +49,15 @@ pub enum BackendError {
         /// The tokens that the cache can hold.
         capacity: usize,
     },
-    /// The device itself failed (out of memory, lost).
+    /// The device has no memory left for what was asked; it works on, for those who need less.
+    #[error("{device}: out of memory, {bytes} bytes more were asked for")]
+    OutOfMemory {
+        /// The name of the device.
+        device: String,
+        /// What was asked for.
+        bytes: usize,
+    },
+    /// The device itself failed, and is not to be used any more.
     #[error("{device}: {reason}")]
     Device {
         /// The name of the device.

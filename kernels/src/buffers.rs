@@ -4,25 +4,10 @@ use rayon::prelude::*;
 
 use crate::backend::{BackendError, SampleRequest};
 use crate::bounds::{BoundsError, MAX_OUTPUTS, within};
+use crate::extent::{Extent, mismatch};
 use crate::formats::TokenId;
 use crate::pool::Pool;
 use crate::rounding::saturate32;
-
-pub(crate) fn mismatch(kernel: &'static str, expected: String, actual: String) -> BackendError {
-    BackendError::Shape { kernel, expected, actual }
-}
-
-pub(crate) fn same_width(kernel: &'static str, expected: usize, actual: usize) -> Result<(), BackendError> {
-    if expected == actual {
-        Ok(())
-    } else {
-        Err(mismatch(kernel, format!("{expected} channels"), actual.to_string()))
-    }
-}
-
-pub(crate) fn in_use(kernel: &'static str, row: usize, rows: usize) -> Result<(), BackendError> {
-    if row < rows { Ok(()) } else { Err(mismatch(kernel, format!("a row below {rows}"), row.to_string())) }
-}
 
 /// `x += y`, saturating.
 #[inline(always)]
@@ -37,7 +22,8 @@ pub(crate) fn add_row(x: &mut [i32], y: &[i32]) {
 pub struct Bias(Vec<i32>);
 
 impl Bias {
-    pub(crate) fn new(values: &[i32]) -> Result<Self, BoundsError> {
+    /// Checks the width and that no number is `-2^31`.
+    pub fn new(values: &[i32]) -> Result<Self, BoundsError> {
         within("bias width", values.len(), MAX_OUTPUTS)?;
         if values.contains(&i32::MIN) {
             return Err(BoundsError::Value { what: "bias" });
@@ -54,40 +40,46 @@ impl Bias {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Residual {
     values: Vec<i32>,
-    rows: usize,
-    width: usize,
+    extent: Extent,
 }
 
 impl Residual {
     pub(crate) fn new(rows: usize, width: usize) -> Self {
-        Self { values: vec![0; rows * width], rows: 0, width }
+        Self { values: vec![0; rows * width], extent: Extent::new(rows, width) }
+    }
+
+    /// Rows and channels.
+    pub const fn extent(&self) -> &Extent {
+        &self.extent
     }
 
     /// Rows in use.
     pub const fn rows(&self) -> usize {
-        self.rows
+        self.extent.rows()
     }
 
     /// Channels of a row.
     pub const fn width(&self) -> usize {
-        self.width
+        self.extent.width()
     }
 
     /// One row.
     pub fn row(&self, row: usize) -> &[i32] {
-        &self.values[row * self.width..][..self.width]
+        &self.values[row * self.width()..][..self.width()]
     }
 
     pub(crate) fn row_mut(&mut self, row: usize) -> &mut [i32] {
-        &mut self.values[row * self.width..][..self.width]
+        let width = self.width();
+        &mut self.values[row * width..][..width]
     }
 
     pub(crate) fn rows_mut(&mut self) -> &mut [i32] {
-        &mut self.values[..self.rows * self.width]
+        let used = self.rows() * self.width();
+        &mut self.values[..used]
     }
 
     pub(crate) fn checked_row(&self, kernel: &'static str, row: usize) -> Result<&[i32], BackendError> {
-        in_use(kernel, row, self.rows)?;
+        self.extent.expect_row(kernel, row)?;
         Ok(self.row(row))
     }
 
@@ -98,44 +90,13 @@ impl Residual {
         rows: usize,
         width: usize,
     ) -> Result<(), BackendError> {
-        let capacity = self.values.len().checked_div(self.width).unwrap_or(0);
-        if width != self.width || rows > capacity {
-            let expected = format!("room for [{rows}, {width}]");
-            return Err(mismatch(kernel, expected, format!("a buffer of [{capacity}, {}]", self.width)));
-        }
-        self.rows = rows;
-        Ok(())
-    }
-
-    pub(crate) fn expect(&self, kernel: &'static str, width: usize) -> Result<(), BackendError> {
-        same_width(kernel, width, self.width)
-    }
-
-    /// Whole runs of `run` channels.
-    pub(crate) fn expect_runs(&self, kernel: &'static str, run: usize) -> Result<(), BackendError> {
-        if self.width.is_multiple_of(run) {
-            Ok(())
-        } else {
-            Err(mismatch(kernel, format!("runs of {run} channels"), self.width.to_string()))
-        }
-    }
-
-    /// If there is another, that it has the same rows and width.
-    pub(crate) fn expect_twin(&self, kernel: &'static str, other: Option<&Self>) -> Result<(), BackendError> {
-        other.map_or(Ok(()), |other| {
-            other.expect(kernel, self.width)?;
-            other.expect_rows(kernel, self.rows)
-        })
+        self.extent.start(kernel, rows, width)
     }
 
     /// Replaces the contents by whole rows.
     pub(crate) fn fill(&mut self, values: &[i32]) -> Result<(), BackendError> {
-        self.start("write_residual", values.len() / self.width.max(1), self.width)?;
-        let rows = self.rows_mut();
-        if rows.len() != values.len() {
-            return Err(mismatch("write_residual", "whole rows".into(), format!("{} values", values.len())));
-        }
-        rows.copy_from_slice(values);
+        self.extent.start_whole("write_residual", values.len())?;
+        self.rows_mut().copy_from_slice(values);
         Ok(())
     }
 
@@ -173,17 +134,9 @@ impl Residual {
         Ok(())
     }
 
-    pub(crate) fn expect_rows(&self, kernel: &'static str, rows: usize) -> Result<(), BackendError> {
-        if self.rows == rows {
-            Ok(())
-        } else {
-            Err(mismatch(kernel, format!("{rows} rows"), self.rows.to_string()))
-        }
-    }
-
     pub(crate) fn for_each_row(&mut self, pool: &Pool, f: impl Fn(usize, &mut [i32]) + Sync) {
-        let width = self.width;
-        if pool.threads() > 1 && self.rows > 1 {
+        let width = self.width();
+        if pool.threads() > 1 && self.rows() > 1 {
             let rows = self.rows_mut().par_chunks_exact_mut(width).enumerate();
             pool.run(|| rows.for_each(|(i, row)| f(i, row)));
         } else {
@@ -197,23 +150,27 @@ impl Residual {
 pub struct Activations {
     values: Vec<i16>,
     exponents: Vec<i32>,
-    rows: usize,
-    width: usize,
+    extent: Extent,
 }
 
 impl Activations {
     pub(crate) fn new(rows: usize, width: usize) -> Self {
-        Self { values: vec![0; rows * width], exponents: vec![0; rows], rows: 0, width }
+        Self { values: vec![0; rows * width], exponents: vec![0; rows], extent: Extent::new(rows, width) }
+    }
+
+    /// Rows and channels.
+    pub const fn extent(&self) -> &Extent {
+        &self.extent
     }
 
     /// Rows in use.
     pub const fn rows(&self) -> usize {
-        self.rows
+        self.extent.rows()
     }
 
     /// One row.
     pub fn row(&self, row: usize) -> &[i16] {
-        &self.values[row * self.width..][..self.width]
+        &self.values[row * self.extent.width()..][..self.extent.width()]
     }
 
     /// The exponent of a row: its values are `row * 2^exponent`.
@@ -227,31 +184,18 @@ impl Activations {
         rows: usize,
         width: usize,
     ) -> Result<(), BackendError> {
-        if width != self.width || rows > self.exponents.len() {
-            let expected = format!("room for [{rows}, {width}]");
-            let actual = format!("a buffer of [{}, {}]", self.exponents.len(), self.width);
-            return Err(mismatch(kernel, expected, actual));
-        }
-        self.rows = rows;
-        Ok(())
-    }
-
-    pub(crate) fn expect(&self, kernel: &'static str, width: usize) -> Result<(), BackendError> {
-        same_width(kernel, width, self.width)
+        self.extent.start(kernel, rows, width)
     }
 
     pub(crate) fn checked_row(&self, kernel: &'static str, row: usize) -> Result<&[i16], BackendError> {
-        in_use(kernel, row, self.rows)?;
+        self.extent.expect_row(kernel, row)?;
         Ok(self.row(row))
     }
 
     /// Replaces the contents by whole rows.
     pub(crate) fn fill(&mut self, values: &[i16], exponents: &[i32]) -> Result<(), BackendError> {
-        self.start("write_activations", exponents.len(), self.width)?;
-        if values.len() != self.rows * self.width {
-            let expected = format!("{} values", self.rows * self.width);
-            return Err(mismatch("write_activations", expected, values.len().to_string()));
-        }
+        self.extent.start_whole("write_activations", values.len())?;
+        self.extent.expect_rows("write_activations", exponents.len())?;
         self.values[..values.len()].copy_from_slice(values);
         self.exponents[..exponents.len()].copy_from_slice(exponents);
         Ok(())
@@ -259,9 +203,9 @@ impl Activations {
 
     /// Fills each row with `f(row, values) -> exponent`.
     pub(crate) fn for_each_row(&mut self, pool: &Pool, f: impl Fn(usize, &mut [i16]) -> i32 + Sync) {
-        let values = &mut self.values[..self.rows * self.width];
-        let exponents = &mut self.exponents[..self.rows];
-        let width = self.width;
+        let (rows, width) = (self.rows(), self.extent.width());
+        let values = &mut self.values[..rows * width];
+        let exponents = &mut self.exponents[..rows];
         if pool.threads() > 1 && exponents.len() > 1 {
             let rows = values.par_chunks_exact_mut(width).zip(exponents).enumerate();
             pool.run(|| rows.for_each(|(i, (row, exponent))| *exponent = f(i, row)));

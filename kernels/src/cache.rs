@@ -1,32 +1,37 @@
-//! What the key-value caches of the CPU backends have in common: a call of attention is checked and written in one way, and
-//! so are copies.
+//! What key-value caches have in common on every device: a call of attention, and a copy, are checked in one way.
 
 use core::ops::Range;
 
 use crate::backend::{Attention, BackendError, KvShape, Row};
-use crate::buffers::{Residual, mismatch};
+use crate::buffers::Residual;
+use crate::extent::{Extent, mismatch};
 
-/// Keys and values of one sequence, all layers.
-pub(crate) trait Cache {
+/// The keys and values of one sequence, all layers, as far as they have been written.
+pub trait Sequence {
     /// Its size.
     fn shape(&self) -> KvShape;
 
     /// Positions that have been written in a layer.
     fn length(&self, layer: usize) -> usize;
+}
 
-    /// Writes the key and value rows of one position, at most [`length`](Self::length); everything after it is forgotten.
+/// A cache in this machine's memory.
+pub(crate) trait Cache: Sequence {
+    /// Writes the key and value rows of one position, at most [`length`](Sequence::length); everything after it is forgotten.
     fn write(&mut self, layer: usize, position: usize, k: &[i32], v: &[i32]);
 
-    /// Copies a position of a cache with the same heads to `position`, at most [`length`](Self::length); everything after it is forgotten.
+    /// Copies a position of a cache with the same heads to `position`, at most [`length`](Sequence::length); everything after it is forgotten.
     fn copy(&mut self, layer: usize, position: usize, from: &Self, at: usize);
 }
 
-/// Checks a call of attention and writes its keys and values into the caches.
-pub(crate) fn write_rows<C: Cache>(
+/// Checks a call of attention and claims each row's position in its cache, in their order: `claim(cache, row)` must leave the layer with the
+/// row's position as its last.
+pub fn claim_rows<C: Sequence>(
     Attention { layer, causal, window, .. }: Attention,
     rows: &[Row],
-    [q, k, v]: [&Residual; 3],
+    [q, k, v]: [&Extent; 3],
     caches: &mut [&mut C],
+    mut claim: impl FnMut(&mut C, usize) -> Result<(), BackendError>,
 ) -> Result<(), BackendError> {
     if window.is_some() && !causal {
         return Err(mismatch("attention", "a window of a causal layer".into(), "of another".into()));
@@ -52,7 +57,7 @@ pub(crate) fn write_rows<C: Cache>(
         if position > length {
             return Err(mismatch("attention", format!("position {length} or earlier"), position.to_string()));
         }
-        cache.write(layer, position, k.row(i), v.row(i));
+        claim(cache, i)?;
     }
     // A row must not look past what the last write left: a step that goes back in a sequence cannot also go forward in it.
     if let Some(row) = rows.iter().find(|row| row.position >= caches[row.sequence].length(layer)) {
@@ -62,11 +67,24 @@ pub(crate) fn write_rows<C: Cache>(
     Ok(())
 }
 
-/// Checks a copy of positions from one cache to another and makes it.
-pub(crate) fn copy_positions<C: Cache>(
+/// Checks a call of attention and writes its keys and values into the caches.
+pub(crate) fn write_rows<C: Cache>(
+    attention: Attention,
+    rows: &[Row],
+    [q, k, v]: [&Residual; 3],
+    caches: &mut [&mut C],
+) -> Result<(), BackendError> {
+    claim_rows(attention, rows, [q.extent(), k.extent(), v.extent()], caches, |cache, i| {
+        cache.write(attention.layer, rows[i].position, k.row(i), v.row(i));
+        Ok(())
+    })
+}
+
+/// Checks a copy of positions from one cache to another.
+pub fn check_copy<C: Sequence>(
     from: &C,
-    positions: Range<usize>,
-    to: &mut C,
+    positions: &Range<usize>,
+    to: &C,
     at: usize,
 ) -> Result<(), BackendError> {
     const KERNEL: &str = "copy_positions";
@@ -87,7 +105,18 @@ pub(crate) fn copy_positions<C: Cache>(
     if end > target.capacity {
         return Err(BackendError::CacheFull { position: end - 1, capacity: target.capacity });
     }
-    for layer in 0..source.layers {
+    Ok(())
+}
+
+/// Checks a copy of positions from one cache to another and makes it.
+pub(crate) fn copy_positions<C: Cache>(
+    from: &C,
+    positions: Range<usize>,
+    to: &mut C,
+    at: usize,
+) -> Result<(), BackendError> {
+    check_copy(from, &positions, to, at)?;
+    for layer in 0..from.shape().layers {
         for (i, position) in positions.clone().enumerate() {
             to.copy(layer, at + i, from, position);
         }

@@ -163,7 +163,7 @@ impl Backend for Cpu {
     }
 
     fn norm(&self, x: &Residual, norm: &Norm, out: &mut Planes) -> Result<(), BackendError> {
-        x.expect("norm", norm.width())?;
+        x.extent().expect("norm", norm.width())?;
         out.start("norm", x.rows(), x.width())?;
         out.for_each_row(&self.pool, self.isa, |i, activations| {
             self.isa.run(
@@ -175,7 +175,7 @@ impl Backend for Cpu {
     }
 
     fn normalise(&self, x: &mut Residual, norm: &Norm) -> Result<(), BackendError> {
-        x.expect_runs("normalise", norm.width())?;
+        x.extent().expect_runs("normalise", norm.width())?;
         x.for_each_row(&self.pool, |_, row| {
             self.isa.run(
                 #[inline(always)]
@@ -197,14 +197,14 @@ impl Backend for Cpu {
     }
 
     fn linear(&self, x: &Planes, weights: &PackedLinear, out: &mut Residual) -> Result<(), BackendError> {
-        x.expect("linear", weights.inputs())?;
+        x.extent().expect("linear", weights.inputs())?;
         out.start("linear", x.rows(), weights.outputs())?;
         with_simd!(self.isa, simd => linear::linear(simd, &self.pool, x, weights, out));
         Ok(())
     }
 
     fn argmax(&self, x: &Planes, weights: &PackedLinear, out: &mut Vec<TokenId>) -> Result<(), BackendError> {
-        x.expect("argmax", weights.inputs())?;
+        x.extent().expect("argmax", weights.inputs())?;
         with_simd!(self.isa, simd => argmax::argmax(simd, &self.pool, x, weights, out));
         Ok(())
     }
@@ -216,7 +216,7 @@ impl Backend for Cpu {
         head_dim: usize,
         x: &mut Residual,
     ) -> Result<(), BackendError> {
-        x.expect_rows("rope", rows.len())?;
+        x.extent().expect_rows("rope", rows.len())?;
         rope.check(rows, head_dim, x.width())?;
         x.for_each_row(&self.pool, |i, heads| {
             self.isa.run(
@@ -251,7 +251,7 @@ impl Backend for Cpu {
         up: Option<&Residual>,
         out: &mut Planes,
     ) -> Result<(), BackendError> {
-        gate.expect_twin("gate", up)?;
+        gate.extent().expect_twin("gate", up.map(Residual::extent))?;
         out.start("gate", gate.rows(), gate.width())?;
         out.for_each_row(&self.pool, self.isa, |i, activations| match (activation, up) {
             (Activation::Silu, Some(up)) => rows::with_buffer(gate.width(), |silu| {
@@ -270,8 +270,8 @@ impl Backend for Cpu {
     }
 
     fn add(&self, x: &mut Residual, y: &Residual) -> Result<(), BackendError> {
-        y.expect("add", x.width())?;
-        y.expect_rows("add", x.rows())?;
+        y.extent().expect("add", x.width())?;
+        y.extent().expect_rows("add", x.rows())?;
         self.isa.run(
             #[inline(always)]
             || (0..x.rows()).for_each(|i| add_row(x.row_mut(i), y.row(i))),
@@ -280,7 +280,7 @@ impl Backend for Cpu {
     }
 
     fn add_bias(&self, x: &mut Residual, bias: &Bias) -> Result<(), BackendError> {
-        x.expect("add_bias", bias.values().len())?;
+        x.extent().expect("add_bias", bias.values().len())?;
         self.isa.run(
             #[inline(always)]
             || (0..x.rows()).for_each(|i| add_row(x.row_mut(i), bias.values())),

@@ -24,6 +24,7 @@
 //! | [`scalar`] | the reference backend |
 //! | [`cpu`] | the processor's backend: the same integers by SIMD |
 //! | [`buffers`] | rows of the CPU backends |
+//! | [`extent`], [`cache`] | what every device's buffers and caches are checked for |
 //! | [`pooling`] | an encoder's vector |
 //! | [`bounds`] | shapes for which no sum can overflow |
 //! | [`golden`] | known-answer vectors per kernel and the self-test that any backend must pass |
@@ -34,9 +35,10 @@ pub mod activation;
 pub mod backend;
 pub mod bounds;
 pub mod buffers;
-mod cache;
+pub mod cache;
 #[allow(unsafe_code, reason = "instructions of particular processors")]
 pub mod cpu;
+pub mod extent;
 pub mod formats;
 pub mod golden;
 pub mod mask;
@@ -56,6 +58,7 @@ pub use backend::{
 };
 pub use bounds::{AttentionShape, BoundsError};
 pub use cpu::{Cpu, CpuKind};
+pub use extent::Extent;
 pub use formats::{ACTIVATION_LIMIT, Scale, TokenId};
 pub use mask::TokenMask;
 pub use sampling::{Sampling, SamplingError};

@@ -83,10 +83,14 @@ impl Sampling {
         Some(if self.temperature_q16 == 0 { best.0 } else { self.draw(allowed, position) })
     }
 
+    /// `log2(e) / temperature`, Q32, for a temperature above zero: what turns differences of logits into log2 units.
+    pub const fn inverse_temperature_q32(self) -> u64 {
+        round_div((LOG2E_Q32 << 16) as i64, self.temperature_q16 as i64) as u64
+    }
+
     fn draw(self, logits: impl Iterator<Item = (TokenId, i32)> + Clone, position: u64) -> TokenId {
         let max = logits.clone().map(|(_, logit)| logit).fold(i32::MIN, i32::max);
-        // log2(e) / temperature, Q32.
-        let inverse = round_div((LOG2E_Q32 << 16) as i64, i64::from(self.temperature_q16)) as u128;
+        let inverse = u128::from(self.inverse_temperature_q32());
         CANDIDATES.with_borrow_mut(|candidates| {
             candidates.clear();
             candidates.extend(logits.filter_map(|(TokenId(id), logit)| {

@@ -138,14 +138,14 @@ impl Backend for Scalar {
     }
 
     fn norm(&self, x: &Residual, norm: &Norm, out: &mut Activations) -> Result<(), BackendError> {
-        x.expect("norm", norm.width())?;
+        x.extent().expect("norm", norm.width())?;
         out.start("norm", x.rows(), x.width())?;
         out.for_each_row(&self.pool, |i, activations| norm_row(x.row(i), norm, activations));
         Ok(())
     }
 
     fn normalise(&self, x: &mut Residual, norm: &Norm) -> Result<(), BackendError> {
-        x.expect_runs("normalise", norm.width())?;
+        x.extent().expect_runs("normalise", norm.width())?;
         x.for_each_row(&self.pool, |_, row| {
             row.chunks_exact_mut(norm.width()).for_each(|run| normalise_row(run, norm));
         });
@@ -159,14 +159,14 @@ impl Backend for Scalar {
     }
 
     fn linear(&self, x: &Activations, weights: &Linear, out: &mut Residual) -> Result<(), BackendError> {
-        x.expect("linear", weights.inputs())?;
+        x.extent().expect("linear", weights.inputs())?;
         out.start("linear", x.rows(), weights.outputs())?;
         linear::linear(&self.pool, x, weights, out);
         Ok(())
     }
 
     fn argmax(&self, x: &Activations, weights: &Linear, out: &mut Vec<TokenId>) -> Result<(), BackendError> {
-        x.expect("argmax", weights.inputs())?;
+        x.extent().expect("argmax", weights.inputs())?;
         out.clear();
         for i in 0..x.rows() {
             let value = |output: usize| weights.output(output, x.row(i), x.exponent(i));
@@ -187,7 +187,7 @@ impl Backend for Scalar {
         head_dim: usize,
         x: &mut Residual,
     ) -> Result<(), BackendError> {
-        x.expect_rows("rope", rows.len())?;
+        x.extent().expect_rows("rope", rows.len())?;
         rope.check(rows, head_dim, x.width())?;
         x.for_each_row(&self.pool, |i, heads| {
             for head in heads.chunks_exact_mut(head_dim) {
@@ -217,7 +217,7 @@ impl Backend for Scalar {
         up: Option<&Residual>,
         out: &mut Activations,
     ) -> Result<(), BackendError> {
-        gate.expect_twin("gate", up)?;
+        gate.extent().expect_twin("gate", up.map(Residual::extent))?;
         out.start("gate", gate.rows(), gate.width())?;
         out.for_each_row(&self.pool, |i, activations| {
             gate_row(activation, gate.row(i), up.map(|up| up.row(i)), activations)
@@ -226,14 +226,14 @@ impl Backend for Scalar {
     }
 
     fn add(&self, x: &mut Residual, y: &Residual) -> Result<(), BackendError> {
-        y.expect("add", x.width())?;
-        y.expect_rows("add", x.rows())?;
+        y.extent().expect("add", x.width())?;
+        y.extent().expect_rows("add", x.rows())?;
         (0..x.rows()).for_each(|i| add_row(x.row_mut(i), y.row(i)));
         Ok(())
     }
 
     fn add_bias(&self, x: &mut Residual, bias: &Bias) -> Result<(), BackendError> {
-        x.expect("add_bias", bias.values().len())?;
+        x.extent().expect("add_bias", bias.values().len())?;
         (0..x.rows()).for_each(|i| add_row(x.row_mut(i), bias.values()));
         Ok(())
     }

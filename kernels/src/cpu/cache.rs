@@ -8,7 +8,7 @@
 use super::packed::{Block, DEPTH, LANES};
 use crate::backend::KvShape;
 use crate::bounds::{AttentionShape, BoundsError, MAX_HEAD_DIM};
-use crate::cache::Cache;
+use crate::cache::{Cache, Sequence};
 use crate::quantise::{quantise_q16, quantise_value_head};
 
 /// Two channels of sixteen positions.
@@ -68,7 +68,7 @@ impl PackedCache {
     }
 }
 
-impl Cache for PackedCache {
+impl Sequence for PackedCache {
     fn shape(&self) -> KvShape {
         self.shape
     }
@@ -76,7 +76,9 @@ impl Cache for PackedCache {
     fn length(&self, layer: usize) -> usize {
         self.layers[layer].length
     }
+}
 
+impl Cache for PackedCache {
     fn write(&mut self, layer: usize, position: usize, k: &[i32], v: &[i32]) {
         let AttentionShape { head_dim, .. } = self.shape.attention;
         let (mut key, mut value) = ([0i16; MAX_HEAD_DIM], [0i8; MAX_HEAD_DIM]);

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::isa::Isa;
 use super::packed::DEPTH;
 use crate::backend::BackendError;
-use crate::buffers::{in_use, mismatch, same_width};
+use crate::extent::Extent;
 use crate::pool::Pool;
 
 /// `[rows, width]` of `i16` with an exponent of two per row, also as halves `a = 256 * high + low`.
@@ -17,8 +17,7 @@ pub struct Planes {
     high: Vec<i8>,
     low: Vec<i8>,
     heads: Vec<Head>,
-    rows: usize,
-    width: usize,
+    extent: Extent,
     /// Attention's heads before they are quantised; empty until it is called.
     scratch: Vec<i32>,
 }
@@ -64,28 +63,31 @@ impl Planes {
             high: vec![0; rows * padded],
             low: vec![0; rows * padded],
             heads: vec![Head::default(); rows],
-            rows: 0,
-            width,
+            extent: Extent::new(rows, width),
             scratch: Vec::new(),
         }
     }
 
     const fn padded(&self) -> usize {
-        self.width.next_multiple_of(DEPTH)
+        self.extent.width().next_multiple_of(DEPTH)
+    }
+
+    pub(super) const fn extent(&self) -> &Extent {
+        &self.extent
     }
 
     pub(super) const fn width(&self) -> usize {
-        self.width
+        self.extent.width()
     }
 
     /// Rows in use.
     pub const fn rows(&self) -> usize {
-        self.rows
+        self.extent.rows()
     }
 
     /// One row.
     pub fn row(&self, row: usize) -> &[i16] {
-        &self.values[row * self.padded()..][..self.width]
+        &self.values[row * self.padded()..][..self.width()]
     }
 
     /// The exponent of a row: its values are `row * 2^exponent`.
@@ -113,32 +115,19 @@ impl Planes {
         rows: usize,
         width: usize,
     ) -> Result<(), BackendError> {
-        if width != self.width || rows > self.heads.len() {
-            let expected = format!("room for [{rows}, {width}]");
-            let actual = format!("a buffer of [{}, {}]", self.heads.len(), self.width);
-            return Err(mismatch(kernel, expected, actual));
-        }
-        self.rows = rows;
-        Ok(())
-    }
-
-    pub(super) fn expect(&self, kernel: &'static str, width: usize) -> Result<(), BackendError> {
-        same_width(kernel, width, self.width)
+        self.extent.start(kernel, rows, width)
     }
 
     pub(super) fn checked_row(&self, kernel: &'static str, row: usize) -> Result<&[i16], BackendError> {
-        in_use(kernel, row, self.rows)?;
+        self.extent.expect_row(kernel, row)?;
         Ok(self.row(row))
     }
 
     /// Replaces the contents by whole rows.
     pub(super) fn fill(&mut self, isa: Isa, values: &[i16], exponents: &[i32]) -> Result<(), BackendError> {
-        self.start("write_activations", exponents.len(), self.width)?;
-        if values.len() != self.rows * self.width {
-            let expected = format!("{} values", self.rows * self.width);
-            return Err(mismatch("write_activations", expected, values.len().to_string()));
-        }
-        let width = self.width;
+        self.extent.start_whole("write_activations", values.len())?;
+        self.extent.expect_rows("write_activations", exponents.len())?;
+        let width = self.width();
         self.for_each_row(&Pool::ALONE, isa, |i, row| {
             row.copy_from_slice(&values[i * width..][..width]);
             exponents[i]
@@ -162,7 +151,7 @@ impl Planes {
         f: impl Fn(&[i32], &mut [i16]) -> i32 + Sync,
     ) {
         let scratch = core::mem::take(&mut self.scratch);
-        let width = self.width;
+        let width = self.width();
         self.for_each_row(pool, isa, |i, values| f(&scratch[i * width..][..width], values));
         self.scratch = scratch;
     }
@@ -174,7 +163,7 @@ impl Planes {
         isa: Isa,
         f: impl Fn(usize, &mut [i16]) -> i32 + Sync,
     ) {
-        let (padded, width, rows) = (self.padded(), self.width, self.rows);
+        let (padded, width, rows) = (self.padded(), self.width(), self.rows());
         let one = |i: usize, values: &mut [i16], high: &mut [i8], low: &mut [i8], head: &mut Head| {
             let exponent = f(i, &mut values[..width]);
             let (high_sum, low_sum) = isa.run(

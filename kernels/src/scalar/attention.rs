@@ -6,7 +6,7 @@
 use crate::backend::{Attention, BackendError, KvShape, Row};
 use crate::bounds::{AttentionShape, BoundsError};
 use crate::buffers::{Activations, Residual};
-use crate::cache::{Cache, write_rows};
+use crate::cache::{Cache, Sequence, write_rows};
 use crate::pool::Pool;
 use crate::quantise::{quantise, quantise_q16, quantise_value_head};
 use crate::rounding::rescale;
@@ -48,7 +48,7 @@ impl KvCache {
     }
 }
 
-impl Cache for KvCache {
+impl Sequence for KvCache {
     fn shape(&self) -> KvShape {
         self.shape
     }
@@ -56,7 +56,9 @@ impl Cache for KvCache {
     fn length(&self, layer: usize) -> usize {
         self.layers[layer].length
     }
+}
 
+impl Cache for KvCache {
     fn write(&mut self, layer: usize, position: usize, k: &[i32], v: &[i32]) {
         let AttentionShape { kv_heads, head_dim, .. } = self.shape.attention;
         let layer = &mut self.layers[layer];

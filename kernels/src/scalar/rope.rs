@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use crate::backend::{BackendError, Row};
 use crate::bounds::{BoundsError, MAX_CONTEXT, MAX_HEAD_DIM, within};
+use crate::extent::check_rope;
 use crate::formats::ROTATION_BITS;
 use crate::rounding::{round_shift, saturate32};
 use crate::tables::cos_sin;
@@ -42,18 +43,7 @@ impl RopeTable {
     }
 
     pub(crate) fn check(&self, rows: &[Row], head_dim: usize, width: usize) -> Result<(), BackendError> {
-        let pairs = self.frequencies.len();
-        if head_dim != 2 * pairs || !width.is_multiple_of(head_dim) {
-            return Err(BackendError::Shape {
-                kernel: "rope",
-                expected: format!("heads of {}", 2 * pairs),
-                actual: format!("{width} channels in heads of {head_dim}"),
-            });
-        }
-        match rows.iter().find(|row| row.position >= self.context) {
-            Some(row) => Err(BackendError::CacheFull { position: row.position, capacity: self.context }),
-            None => Ok(()),
-        }
+        check_rope(self.frequencies.len(), self.context, rows, head_dim, width)
     }
 }
 

@@ -1,0 +1,131 @@
+// Kernels on rows of the residual stream.
+
+KERNEL(embed, const i8 *weights, int stride, const Scale *scales, const u8 *groups, const u32 *tokens, Scale factor, int *out, int width) {
+    i64 row = block_x(), token = tokens[row];
+    Scale scale = scale_product(scales[token], factor);
+    int group_count = (width + 31) / 32;
+    for (u32 i = thread_index(); i < (u32)width; i += threads()) {
+        i64 weight = weights[token * stride + i];
+        if (groups) weight *= groups[token * group_count + i / 32];
+        out[row * width + i] = rescale(weight, scale.mantissa, scale.exponent + 16);
+    }
+}
+
+KERNEL(quantise, const int *x, int width, i8 *high, i8 *low, int *exponents, int stride) {
+    SHARED(Reduction, shared);
+    i64 row = block_x();
+    x += row * width;
+    u64 max = 0;
+    for (u32 i = thread_index(); i < (u32)width; i += threads()) max = MaxOf::of(max, magnitude(x[i]));
+    int shift = activation_shift(block_reduce<MaxOf>(shared, max));
+    for (u32 i = thread_index(); i < (u32)width; i += threads()) write_activation(high, low, row * stride + i, shift_by(x[i], shift));
+    if (thread_index() == 0) exponents[row] = shift - 16;
+}
+
+KERNEL(add, int *x, const int *y, u64 count) {
+    u64 i = (u64)block_x() * threads() + thread_index();
+    if (i < count) x[i] = saturate32((i64)x[i] + y[i]);
+}
+
+KERNEL(add_bias, int *x, const int *bias, int width) {
+    u32 i = block_y() * threads() + thread_index();
+    if (i >= (u32)width) return;
+    i64 at = (i64)block_x() * width + i;
+    x[at] = saturate32((i64)x[at] + bias[i]);
+}
+
+KERNEL(soft_cap, int *x, u64 count, i64 cap, Scale inverse, const Tables *tables) {
+    u64 i = (u64)block_x() * threads() + thread_index();
+    if (i < count) x[i] = soft_capped(tables, SoftCap{cap, inverse}, x[i]);
+}
+
+KERNEL(select_rows, const int *x, int width, const u32 *rows, int *out) {
+    i64 row = block_x(), from = rows[row];
+    for (u32 i = thread_index(); i < (u32)width; i += threads()) out[row * width + i] = x[from * width + i];
+}
+
+enum Activation { SILU = 0, GELU_TANH = 1, GELU_ERF = 2 };
+
+DEVICE int gelu_tanh_share(const Tables *tables, int x_q16) {
+    const int range = 8 << 16;
+    i64 x = x_q16 < -range ? -range : x_q16 > range ? range : x_q16;
+    i64 slope = 1713444047ll + round_shift(76616651ll * round_shift(x * x, 16), 16);
+    return sigmoid(tables, (int)round_shift(x * slope, 30));
+}
+
+template <int activation> DEVICE i64 activated(const Tables *tables, int x) {
+    int share = activation == SILU        ? sigmoid(tables, x)
+                : activation == GELU_TANH ? gelu_tanh_share(tables, x)
+                                          : normal_cdf(tables, x);
+    return round_shift((i64)x * share, 30);
+}
+
+template <int activation>
+DEVICE void gate_row(Reduction &shared, const int *gate, const int *up, int width, Activations out, const Tables *tables) {
+    i64 row = block_x();
+    gate += row * width;
+    if (up) up += row * width;
+    u64 max = 0;
+    for (u32 i = thread_index(); i < (u32)width; i += threads())
+        max = MaxOf::of(max, magnitude(activated<activation>(tables, gate[i]) * (up ? up[i] : 1)));
+    int shift = activation_shift(block_reduce<MaxOf>(shared, max));
+    for (u32 i = thread_index(); i < (u32)width; i += threads()) {
+        i64 value = activated<activation>(tables, gate[i]) * (up ? up[i] : 1);
+        write_activation(out.high, out.low, row * out.stride + i, shift_by(value, shift));
+    }
+    if (thread_index() == 0) out.exponents[row] = shift - (up ? 32 : 16);
+}
+
+// The function between the two halves of an MLP, times `up` if there is one, quantised.
+KERNEL(gate, int activation, const int *gate, const int *up, int width, i8 *high, i8 *low, int *exponents, int stride, const Tables *tables) {
+    SHARED(Reduction, shared);
+    Activations out{high, low, exponents, stride};
+    if (activation == SILU) gate_row<SILU>(shared, gate, up, width, out, tables);
+    else if (activation == GELU_TANH) gate_row<GELU_TANH>(shared, gate, up, width, out, tables);
+    else gate_row<GELU_ERF>(shared, gate, up, width, out, tables);
+}
+
+const u64 HALF_PI_Q62 = 7244019458077122842ull;
+
+DEVICE u64 multiply_q62(u64 a, u64 b) { return multiply_high(a, b) << 2 | (a * b) >> 62; }
+
+// Cosine and sine in Q30 of an angle in turns.
+DEVICE Int2 cos_sin(u64 turns_q64) {
+    const u64 one = 1ull << 62;
+    u64 x = multiply_q62(turns_q64 & (one - 1), HALF_PI_Q62), square = multiply_q62(x, x);
+    i64 cos = (i64)one, sin = (i64)x;
+    u64 cos_term = one, sin_term = x;
+    UNROLL
+    for (u32 k = 1; k <= 12; k++) {
+        cos_term = multiply_q62(cos_term, square) / ((2 * k - 1) * (2 * k));
+        sin_term = multiply_q62(sin_term, square) / ((2 * k) * (2 * k + 1));
+        cos += k % 2 ? -(i64)cos_term : (i64)cos_term;
+        sin += k % 2 ? -(i64)sin_term : (i64)sin_term;
+    }
+    int c = (int)round_shift(cos, 32), s = (int)round_shift(sin, 32);
+    switch (turns_q64 >> 62) {
+    case 0: return Int2{c, s};
+    case 1: return Int2{-s, c};
+    case 2: return Int2{-c, -s};
+    default: return Int2{s, -c};
+    }
+}
+
+struct Rotations { Int2 of_pair[128]; };
+
+// Rotates the heads of a row: a block for each row.
+KERNEL(rope, int *x, int width, int head_dim, const u64 *frequencies, const u32 *positions) {
+    SHARED(Rotations, rotations);
+    u32 pairs = head_dim / 2;
+    i64 row = block_x();
+    for (u32 i = thread_index(); i < pairs; i += threads()) rotations.of_pair[i] = cos_sin(frequencies[i] * positions[row]);
+    block_barrier();
+    x += row * width;
+    for (u32 i = thread_index(); i < (u32)width / 2; i += threads()) {
+        u32 head = i / pairs, pair = i % pairs;
+        int *low = x + head * head_dim + pair, *high = low + pairs;
+        i64 a = *low, b = *high, cos = rotations.of_pair[pair].x, sin = rotations.of_pair[pair].y;
+        *low = saturate32(round_shift(a * cos - b * sin, 30));
+        *high = saturate32(round_shift(b * cos + a * sin, 30));
+    }
+}

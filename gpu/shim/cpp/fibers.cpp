@@ -1,0 +1,219 @@
+// Runs the blocks of a launch one after another, the threads of a block as fibers.
+
+#include "shim.h"
+
+#include <csetjmp>
+#include <map>
+#include <memory>
+#include <string>
+#include <ucontext.h>
+#include <vector>
+
+namespace shim {
+namespace {
+
+const size_t STACK = 128 << 10;
+const size_t WORDS = 8;
+
+struct Found {
+    void (*kernel)();
+    Adapter adapter;
+};
+
+std::map<std::string, Found> &kernels() {
+    static std::map<std::string, Found> all;
+    return all;
+}
+
+// xorshift64*: only for schedules and noise.
+struct Random {
+    uint64_t state;
+    uint64_t next() {
+        state ^= state >> 12, state ^= state << 25, state ^= state >> 27;
+        return state * 0x2545f4914f6cdd1dull;
+    }
+    size_t below(size_t end) { return next() % end; }
+};
+
+struct Copy {
+    void *to;
+    const void *from;
+    int bytes;
+    void make() const {
+        memcpy(to, from, bytes);
+        memset((char *)to + bytes, 0, 16 - bytes);
+    }
+};
+
+struct Fiber {
+    std::unique_ptr<char[]> stack{new char[STACK]};
+    ucontext_t first;
+    jmp_buf context;
+    bool entered = false;
+    unsigned thread;
+    // The last group is open.
+    std::vector<std::vector<Copy>> copies;
+};
+
+struct Warp {
+    uint32_t words[2][32 * WORDS];
+    unsigned generation = 0;
+    std::vector<unsigned> waiting;
+};
+
+struct Machine {
+    std::vector<std::unique_ptr<Fiber>> fibers;
+    std::vector<Warp> warps;
+    std::map<int, std::vector<char>> shared;
+    std::vector<unsigned char> launch_memory;
+    unsigned char *aligned_memory;
+    std::vector<unsigned> ready, at_barrier;
+    unsigned live;
+    Thread place;
+    Found kernel;
+    const uint64_t *arguments;
+    Random random;
+    jmp_buf scheduler;
+    ucontext_t scheduler_context;
+};
+
+thread_local Machine machine;
+
+Fiber &current() { return *machine.fibers[machine.place.thread]; }
+
+// Leaves the running fiber until it is ready again.
+void leave() {
+    if (_setjmp(current().context) == 0) _longjmp(machine.scheduler, 1);
+}
+
+void noise(void *to, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) ((char *)to)[i] = (char)machine.random.next();
+}
+
+// What each fiber does for ever: one thread of one block after another.
+void live() {
+    for (;;) {
+        current().copies.assign(1, {});
+        machine.kernel.adapter(machine.kernel.kernel, machine.arguments);
+        machine.live--;
+        leave();
+    }
+}
+
+void resume(unsigned thread) {
+    machine.place.thread = thread;
+    if (_setjmp(machine.scheduler) != 0) return;
+    Fiber &fiber = current();
+    if (fiber.entered) _longjmp(fiber.context, 1);
+    fiber.entered = true;
+    getcontext(&fiber.first);
+    fiber.first.uc_stack.ss_sp = fiber.stack.get();
+    fiber.first.uc_stack.ss_size = STACK;
+    fiber.first.uc_link = nullptr;
+    makecontext(&fiber.first, (void (*)())live, 0);
+    setcontext(&fiber.first);
+}
+
+// Whether all threads came to their end.
+bool run_block(unsigned threads) {
+    machine.live = threads;
+    machine.warps.assign(threads / 32, Warp());
+    machine.at_barrier.clear();
+    machine.ready.clear();
+    for (unsigned i = 0; i < threads; i++) machine.ready.push_back(i);
+    machine.shared.clear();
+    noise(machine.aligned_memory, machine.launch_memory.size() - 128);
+    while (!machine.ready.empty()) {
+        size_t pick = machine.random.below(machine.ready.size());
+        unsigned thread = machine.ready[pick];
+        machine.ready[pick] = machine.ready.back();
+        machine.ready.pop_back();
+        resume(thread);
+    }
+    return machine.live == 0;
+}
+
+} // namespace
+
+Kernel::Kernel(const char *name, void (*kernel)(), Adapter adapter) { kernels()[name] = Found{kernel, adapter}; }
+
+const Thread &place() { return machine.place; }
+
+void block_barrier() {
+    machine.at_barrier.push_back(machine.place.thread);
+    if (machine.at_barrier.size() == machine.place.threads) {
+        machine.ready.insert(machine.ready.end(), machine.at_barrier.begin(), machine.at_barrier.end());
+        machine.at_barrier.clear();
+    }
+    leave();
+}
+
+const uint32_t *exchange(const uint32_t *words, unsigned count) {
+    unsigned thread = machine.place.thread;
+    Warp &warp = machine.warps[thread / 32];
+    uint32_t *all = warp.words[warp.generation % 2];
+    memcpy(all + WORDS * (thread % 32), words, 4 * count);
+    warp.waiting.push_back(thread);
+    if (warp.waiting.size() == 32) {
+        warp.generation++;
+        machine.ready.insert(machine.ready.end(), warp.waiting.begin(), warp.waiting.end());
+        warp.waiting.clear();
+    }
+    leave();
+    return all;
+}
+
+void *shared(size_t bytes, int line) {
+    std::vector<char> &memory = machine.shared[line];
+    if (memory.empty()) {
+        memory.resize(bytes);
+        noise(memory.data(), bytes);
+    }
+    return memory.data();
+}
+
+unsigned char *launch_memory() { return machine.aligned_memory; }
+
+void start_copy(void *to, const void *from, int bytes) {
+    Copy copy{to, from, bytes};
+    if (machine.random.below(2) == 0) copy.make();
+    else current().copies.back().push_back(copy);
+}
+
+void end_copies() { current().copies.emplace_back(); }
+
+void wait_copies(unsigned pending) {
+    auto &groups = current().copies;
+    for (size_t i = 0; i + 1 + pending < groups.size(); i++) {
+        for (const Copy &copy : groups[i]) copy.make();
+        groups[i].clear();
+    }
+}
+
+} // namespace shim
+
+// Runs a launch. 0: done; 1: there is no such kernel; 2: threads wait for others that never come.
+extern "C" int metis_shim_run(const char *name, const unsigned *grid, unsigned threads, size_t shared_bytes, const uint64_t *arguments,
+                              uint64_t seed) {
+    using namespace shim;
+    auto found = kernels().find(name);
+    if (found == kernels().end()) return 1;
+    machine.kernel = found->second;
+    machine.arguments = arguments;
+    machine.random.state = seed | 1;
+    machine.launch_memory.resize(shared_bytes + 128);
+    machine.aligned_memory = (unsigned char *)(((uint64_t)machine.launch_memory.data() + 127) / 128 * 128);
+    while (machine.fibers.size() < threads) machine.fibers.push_back(std::make_unique<Fiber>());
+    std::vector<uint64_t> blocks((size_t)grid[0] * grid[1] * grid[2]);
+    for (size_t i = 0; i < blocks.size(); i++) blocks[i] = i;
+    for (size_t i = blocks.size(); i > 1; i--) std::swap(blocks[i - 1], blocks[machine.random.below(i)]);
+    for (uint64_t block : blocks) {
+        machine.place = Thread{0, threads, {(unsigned)(block % grid[0]), (unsigned)(block / grid[0] % grid[1]), (unsigned)(block / grid[0] / grid[1])}};
+        if (!run_block(threads)) {
+            // The fibers that wait are given up with their stacks.
+            machine.fibers.clear();
+            return 2;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,117 @@
+// The names of `../../kernels/device.cuh` for a C++ compiler: a block is fibers on one thread, barriers are meetings, the instructions
+// of a GPU are loops. Fibers run in a random order that a seed says, so that a missing barrier shows.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <tuple>
+
+#define DEVICE inline
+#define KERNEL(name, ...)                                                                            \
+    static void name(__VA_ARGS__);                                                                   \
+    static const shim::Kernel kernel_##name(#name, (void (*)())name, shim::adapter(name));           \
+    static void name(__VA_ARGS__)
+#define THREADS(most, least_blocks)
+#define SHARED(type, name) type &name = *(type *)shim::shared(sizeof(type), __LINE__)
+#define SHARED_BYTES(name) unsigned char *name = shim::launch_memory()
+#define UNROLL
+
+namespace shim {
+
+// What the running fiber is.
+struct Thread {
+    unsigned thread, threads, block[3];
+};
+const Thread &place();
+
+// Returns when all threads of the block have come here.
+void block_barrier();
+// Gives each lane of a warp `count` words, at most 8, of every lane, 8 words apart, until the warp's next exchange.
+const uint32_t *exchange(const uint32_t *words, unsigned count);
+// Memory of the block for one line of the source; its first contents are noise.
+void *shared(size_t bytes, int line);
+// The block's memory whose size the launch says; noise at first.
+unsigned char *launch_memory();
+// Copies happen at once or when they are waited for, at random.
+void start_copy(void *to, const void *from, int bytes);
+void end_copies();
+void wait_copies(unsigned pending);
+
+typedef void (*Adapter)(void (*kernel)(), const uint64_t *arguments);
+struct Kernel {
+    Kernel(const char *name, void (*kernel)(), Adapter adapter);
+};
+
+template <class T> T argument(const uint64_t *&next) {
+    T value;
+    memcpy((void *)&value, next, sizeof(T));
+    next += (sizeof(T) + 7) / 8;
+    return value;
+}
+
+// Calls a kernel with arguments that each begin a word of their own.
+template <class... A> Adapter adapter(void (*)(A...)) {
+    return [](void (*kernel)(), const uint64_t *arguments) {
+        // Braces evaluate from left to right.
+        std::tuple<A...> values{argument<A>(arguments)...};
+        std::apply((void (*)(A...))kernel, values);
+    };
+}
+
+} // namespace shim
+
+inline unsigned thread_index() { return shim::place().thread; }
+inline unsigned threads() { return shim::place().threads; }
+inline unsigned block_x() { return shim::place().block[0]; }
+inline unsigned block_y() { return shim::place().block[1]; }
+inline unsigned block_z() { return shim::place().block[2]; }
+
+inline void block_barrier() { shim::block_barrier(); }
+inline unsigned shuffle_xor(unsigned value, unsigned lanes) { return shim::exchange(&value, 1)[8 * (thread_index() % 32 ^ lanes)]; }
+
+inline unsigned leading_zeros(unsigned long long x) { return x == 0 ? 64 : __builtin_clzll(x); }
+inline unsigned long long multiply_high(unsigned long long a, unsigned long long b) {
+    return (unsigned long long)((unsigned __int128)a * b >> 64);
+}
+
+inline void atomic_add(unsigned long long *at, unsigned long long value) { *at += value; }
+inline void atomic_add(unsigned *at, unsigned value) { *at += value; }
+inline void atomic_max(int *at, int value) { *at = *at > value ? *at : value; }
+inline void atomic_max(unsigned long long *at, unsigned long long value) { *at = *at > value ? *at : value; }
+
+inline int byte_of(unsigned word, unsigned i) { return (signed char)(word >> 8 * i); }
+
+inline int dot4(int a, int b, int sum) {
+    for (unsigned i = 0; i < 4; i++) sum += byte_of(a, i) * byte_of(b, i);
+    return sum;
+}
+
+// The lanes hold parts of the tiles as the PTX ISA says for `mma.m16n8k32` with `.s8`.
+inline void multiply_tiles(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    const uint32_t words[6] = {a[0], a[1], a[2], a[3], b0, b1};
+    const uint32_t *lanes = shim::exchange(words, 6);
+    unsigned lane = thread_index() % 32;
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (unsigned k = 0; k < 32; k++) {
+            unsigned a_word = lanes[8 * (row % 8 * 4 + k % 16 / 4) + k / 16 * 2 + row / 8];
+            unsigned b_word = lanes[8 * (column * 4 + k % 16 / 4) + 4 + k / 16];
+            c[i] += byte_of(a_word, k % 4) * byte_of(b_word, k % 4);
+        }
+    }
+}
+
+inline void load_matrices(unsigned (&tiles)[4], const void *row) {
+    uint64_t address = (uint64_t)row;
+    const uint32_t words[2] = {(uint32_t)address, (uint32_t)(address >> 32)};
+    const uint32_t *lanes = shim::exchange(words, 2);
+    unsigned lane = thread_index() % 32;
+    for (unsigned i = 0; i < 4; i++) {
+        const uint32_t *of = lanes + 8 * (8 * i + lane / 4);
+        memcpy(&tiles[i], (const unsigned char *)((uint64_t)of[1] << 32 | of[0]) + lane % 4 * 4, 4);
+    }
+}
+
+inline void start_copy(void *to, const void *from, int bytes) { shim::start_copy(to, from, bytes); }
+inline void end_copies() { shim::end_copies(); }
+template <int pending> void wait_copies() { shim::wait_copies(pending); }

@@ -1,0 +1,18 @@
+//! The CUDA kernels of `metis-gpu` as host C++, for tests on machines without a GPU.
+//!
+//! The same `.cu` files that make the PTX are compiled here by the host's C++ compiler. A block's threads are fibers on one thread of the
+//! processor, which meet at barriers and run in a random order between them; the instructions that only a GPU has are loops. So
+//! [`Shim`] is a [`Driver`](metis_gpu::Driver), and everything of `metis-gpu` but the calls of NVIDIA's driver runs on it.
+//!
+//! Where there is no C++ compiler there is no [`Shim`]; [`shim`] says so.
+
+#[cfg(shim)]
+#[allow(unsafe_code, reason = "calls compiled kernels, which use memory by address")]
+mod machine;
+
+#[cfg(shim)]
+pub use machine::{Memory, Shim};
+
+/// The reason for which a test that needs the kernels is skipped, if there is one.
+pub const UNAVAILABLE: Option<&str> =
+    if cfg!(shim) { None } else { Some("skipped: no C++ compiler, the kernels are not compiled") };

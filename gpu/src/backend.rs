@@ -1,0 +1,526 @@
+//! The kernels of `gpu/kernels` as a [`Backend`].
+
+use core::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use metis_kernels::extent::check_rope;
+use metis_kernels::tables::{EXP2, SIGMOID};
+use metis_kernels::{
+    Activation, Attention, Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest, Scale,
+    SoftCap, TokenId, activation,
+};
+
+use crate::buffers::{
+    Activations, Bias, Linear, Norm, Residual, Rope, filled, i32_bytes, le_bytes, u32_bytes,
+};
+use crate::cache::{self, KvCache, Pool};
+use crate::choose;
+use crate::driver::{Arguments, Driver, Launch};
+use crate::queue::{Buffer, Operation, Queue};
+
+/// Rows that are multiplied by vectors of byte products; more are by tiles.
+const FEW_ROWS: usize = 8;
+/// Threads of a block where a thread does one number.
+const FLAT_THREADS: u32 = 256;
+/// A tile's rows and outputs, as in `gpu/kernels/linear.cu`.
+const TILE: [usize; 2] = [64, 128];
+/// Bytes of a block's memory for its tiles.
+const TILE_BYTES: u32 = 3 * (2 * 64 + 128) * 64;
+
+/// A device.
+#[derive(Debug)]
+pub struct Gpu<D: Driver> {
+    pub(crate) queue: Arc<Queue<D>>,
+    tables: Buffer<D>,
+    pool: Arc<Pool<D>>,
+    attention: Mutex<Option<Buffer<D>>>,
+    pub(crate) choices: Mutex<choose::Scratch<D>>,
+}
+
+/// A scale as kernels take it.
+pub(crate) fn scale_word(scale: Scale) -> u64 {
+    u64::from(scale.mantissa()) | u64::from(scale.exponent() as u32) << 32
+}
+
+/// Threads of a block that does a row of so many numbers.
+pub(crate) const fn row_threads(width: usize) -> u32 {
+    let quarter = width.div_ceil(4).next_power_of_two();
+    if quarter < 32 {
+        32
+    } else if quarter > 1024 {
+        1024
+    } else {
+        quarter as u32
+    }
+}
+
+/// A launch with a block for each row.
+pub(crate) fn by_row(kernel: &'static str, rows: usize, width: usize, arguments: Arguments) -> Launch {
+    Launch { kernel, grid: [rows as u32, 1, 1], threads: row_threads(width), shared: 0, arguments }
+}
+
+/// A launch with a thread for each number.
+fn flat(kernel: &'static str, count: usize, arguments: Arguments) -> Launch {
+    let grid = [count.div_ceil(FLAT_THREADS as usize) as u32, 1, 1];
+    Launch { kernel, grid, threads: FLAT_THREADS, shared: 0, arguments }
+}
+
+impl<D: Driver> Gpu<D> {
+    /// A backend on a device, which takes at most `budget` bytes of its memory.
+    pub fn new(driver: D, budget: usize) -> Result<Self, BackendError> {
+        let queue = Queue::new(driver, budget)?;
+        let mut tables = u32_bytes(EXP2);
+        tables.extend(i32_bytes(&SIGMOID));
+        tables.extend(i32_bytes(&activation::NORMAL));
+        Ok(Self {
+            tables: filled(&queue, &tables)?,
+            pool: Arc::new(Pool::new(Arc::clone(&queue))),
+            attention: Mutex::new(None),
+            choices: Mutex::new(choose::Scratch::default()),
+            queue,
+        })
+    }
+
+    /// Bytes of the device's memory that weights, rows and caches take.
+    pub fn allocated(&self) -> usize {
+        self.queue.allocated()
+    }
+
+    pub(crate) const fn tables(&self) -> u64 {
+        self.tables.address()
+    }
+
+    /// Memory for the intermediate results of attention. It belongs to the operation that is added while it is held.
+    pub(crate) fn attention_scratch(&self, bytes: usize) -> Result<Scratch<'_, D>, BackendError> {
+        let mut buffer = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
+        grow(&self.queue, &mut buffer, bytes)?;
+        Ok(Scratch(buffer))
+    }
+
+    /// The launch of a matrix product of `rows` rows of `x`, to `out`.
+    pub(crate) fn product(
+        &self,
+        op: &mut Operation<'_, D>,
+        x: &Activations<D>,
+        rows: Range<usize>,
+        weights: &Linear<D>,
+        out: u64,
+    ) {
+        let [high, low, exponents] = x.addresses();
+        let first = (rows.start * x.stride) as u64;
+        let arguments = Arguments::default()
+            .with(high + first)
+            .with(low + first)
+            .with(exponents + (rows.start * size_of::<i32>()) as u64)
+            .with(x.stride)
+            .with(rows.len())
+            .with(weights.bytes.address())
+            .with(weights.scales.address())
+            .with(weights.groups_address())
+            .with(weights.inputs)
+            .with(weights.outputs)
+            .with(out);
+        if rows.len() > FEW_ROWS {
+            let kernel = if weights.groups.is_some() { "grouped_linear_tiles" } else { "linear_tiles" };
+            let grid = [weights.outputs.div_ceil(TILE[1]) as u32, rows.len().div_ceil(TILE[0]) as u32, 1];
+            return op.launch(Launch { kernel, grid, threads: 256, shared: TILE_BYTES, arguments });
+        }
+        let kernel = match (weights.groups.is_some(), rows.len()) {
+            (false, ..=1) => "linear_1",
+            (false, 2) => "linear_2",
+            (false, 3..=4) => "linear_4",
+            (false, _) => "linear_8",
+            (true, ..=1) => "grouped_linear_1",
+            (true, _) => "grouped_linear_8",
+        };
+        // A warp for each output.
+        let grid = [(weights.outputs * 32).div_ceil(FLAT_THREADS as usize) as u32, 1, 1];
+        op.launch(Launch { kernel, grid, threads: FLAT_THREADS, shared: 0, arguments });
+    }
+}
+
+/// A buffer that is held for an operation.
+pub(crate) struct Scratch<'a, D: Driver>(MutexGuard<'a, Option<Buffer<D>>>);
+
+impl<D: Driver> Scratch<'_, D> {
+    pub(crate) fn address(&self) -> u64 {
+        self.0.as_ref().map_or(0, Buffer::address)
+    }
+}
+
+/// Makes sure that a buffer has so many bytes; what was in it is lost if it does not.
+pub(crate) fn grow<D: Driver>(
+    queue: &Arc<Queue<D>>,
+    buffer: &mut Option<Buffer<D>>,
+    bytes: usize,
+) -> Result<(), BackendError> {
+    if buffer.as_ref().is_none_or(|buffer| buffer.bytes() < bytes) {
+        *buffer = None;
+        *buffer = Some(queue.allocate(bytes.next_power_of_two())?);
+    }
+    Ok(())
+}
+
+impl<D: Driver> Backend for Gpu<D> {
+    type Linear = Linear<D>;
+    type Norm = Norm<D>;
+    type Bias = Bias<D>;
+    type Rope = Rope<D>;
+    type Residual = Residual<D>;
+    type Activations = Activations<D>;
+    type KvCache = KvCache<D>;
+
+    fn name(&self) -> String {
+        self.queue.name()
+    }
+
+    fn load_linear(&self, weights: LinearWeights<'_>) -> Result<Linear<D>, BackendError> {
+        Linear::new(&self.queue, weights)
+    }
+
+    fn load_bias(&self, values_q16: &[i32]) -> Result<Bias<D>, BackendError> {
+        Bias::new(&self.queue, values_q16)
+    }
+
+    fn load_norm(&self, weights: NormWeights<'_>) -> Result<Norm<D>, BackendError> {
+        Norm::new(&self.queue, weights)
+    }
+
+    fn load_rope(&self, frequencies_q64: &[u64], context: usize) -> Result<Rope<D>, BackendError> {
+        Rope::new(&self.queue, frequencies_q64, context)
+    }
+
+    fn residual(&self, rows: usize, width: usize) -> Result<Residual<D>, BackendError> {
+        Residual::new(&self.queue, rows, width)
+    }
+
+    fn activations(&self, rows: usize, width: usize) -> Result<Activations<D>, BackendError> {
+        Activations::new(&self.queue, rows, width)
+    }
+
+    fn kv_cache(&self, shape: KvShape) -> Result<KvCache<D>, BackendError> {
+        KvCache::new(Arc::clone(&self.pool), shape)
+    }
+
+    fn kv_bytes(&self, shape: KvShape) -> usize {
+        KvCache::<D>::bytes(shape)
+    }
+
+    fn copy_positions(
+        &self,
+        from: &KvCache<D>,
+        positions: Range<usize>,
+        to: &mut KvCache<D>,
+        at: usize,
+    ) -> Result<(), BackendError> {
+        cache::copy_positions(self, from, positions, to, at)
+    }
+
+    fn embed(
+        &self,
+        table: &Linear<D>,
+        tokens: &[TokenId],
+        factor: Scale,
+        out: &mut Residual<D>,
+    ) -> Result<(), BackendError> {
+        out.extent.start("embed", tokens.len(), table.inputs)?;
+        if let Some(&token) = tokens.iter().find(|token| token.index() >= table.outputs) {
+            return Err(BackendError::TokenOutOfRange { token, vocabulary: table.outputs });
+        }
+        let tokens = u32_bytes(tokens.iter().map(|token| token.0));
+        self.queue.add(|op| {
+            op.reserve(&[tokens.len()])?;
+            let arguments = Arguments::default()
+                .with(table.bytes.address())
+                .with(table.stride)
+                .with(table.scales.address())
+                .with(table.groups_address())
+                .with(op.place(&tokens))
+                .with(scale_word(factor))
+                .with(out.values.address())
+                .with(table.inputs);
+            op.launch(by_row("embed", out.extent.rows(), table.inputs, arguments));
+            Ok(())
+        })
+    }
+
+    fn norm(
+        &self,
+        x: &Residual<D>,
+        norm: &Norm<D>,
+        out: &mut Activations<D>,
+    ) -> Result<(), BackendError> {
+        x.extent.expect("norm", norm.width)?;
+        out.extent.start("norm", x.extent.rows(), x.extent.width())?;
+        let [high, low, exponents] = out.addresses();
+        let arguments = Arguments::default()
+            .with(x.values.address())
+            .with(norm.gains.address())
+            .with(norm.biases_address())
+            .with(norm.epsilon_q32)
+            .with(norm.width)
+            .with(high)
+            .with(low)
+            .with(exponents)
+            .with(out.stride);
+        self.queue.add(|op| {
+            op.launch(by_row("norm", x.extent.rows(), norm.width, arguments));
+            Ok(())
+        })
+    }
+
+    fn normalise(&self, x: &mut Residual<D>, norm: &Norm<D>) -> Result<(), BackendError> {
+        x.extent.expect_runs("normalise", norm.width)?;
+        let runs = x.extent.rows() * (x.extent.width() / norm.width);
+        let arguments = Arguments::default()
+            .with(x.values.address())
+            .with(norm.gains.address())
+            .with(norm.biases_address())
+            .with(norm.epsilon_q32)
+            .with(norm.width);
+        self.queue.add(|op| {
+            op.launch(by_row("normalise", runs, norm.width, arguments));
+            Ok(())
+        })
+    }
+
+    fn quantise(&self, x: &Residual<D>, out: &mut Activations<D>) -> Result<(), BackendError> {
+        let (rows, width) = (x.extent.rows(), x.extent.width());
+        out.extent.start("quantise", rows, width)?;
+        let [high, low, exponents] = out.addresses();
+        let arguments = Arguments::default()
+            .with(x.values.address())
+            .with(width)
+            .with(high)
+            .with(low)
+            .with(exponents)
+            .with(out.stride);
+        self.queue.add(|op| {
+            op.launch(by_row("quantise", rows, width, arguments));
+            Ok(())
+        })
+    }
+
+    fn linear(
+        &self,
+        x: &Activations<D>,
+        weights: &Linear<D>,
+        out: &mut Residual<D>,
+    ) -> Result<(), BackendError> {
+        x.extent.expect("linear", weights.inputs)?;
+        out.extent.start("linear", x.extent.rows(), weights.outputs)?;
+        self.queue.add(|op| {
+            self.product(op, x, 0..x.extent.rows(), weights, out.values.address());
+            Ok(())
+        })
+    }
+
+    fn argmax(
+        &self,
+        x: &Activations<D>,
+        weights: &Linear<D>,
+        out: &mut Vec<TokenId>,
+    ) -> Result<(), BackendError> {
+        x.extent.expect("argmax", weights.inputs)?;
+        choose::argmax(self, x, weights, out)
+    }
+
+    fn rope(
+        &self,
+        rope: &Rope<D>,
+        rows: &[Row],
+        head_dim: usize,
+        x: &mut Residual<D>,
+    ) -> Result<(), BackendError> {
+        let width = x.extent.width();
+        x.extent.expect_rows("rope", rows.len())?;
+        check_rope(rope.pairs, rope.context, rows, head_dim, width)?;
+        let positions = u32_bytes(rows.iter().map(|row| row.position as u32));
+        self.queue.add(|op| {
+            op.reserve(&[positions.len()])?;
+            let arguments = Arguments::default()
+                .with(x.values.address())
+                .with(width)
+                .with(head_dim)
+                .with(rope.frequencies.address())
+                .with(op.place(&positions));
+            op.launch(by_row("rope", rows.len(), width, arguments));
+            Ok(())
+        })
+    }
+
+    fn attention(
+        &self,
+        attention: Attention,
+        rows: &[Row],
+        q: &Residual<D>,
+        k: &Residual<D>,
+        v: &Residual<D>,
+        caches: &mut [&mut KvCache<D>],
+        out: &mut Activations<D>,
+    ) -> Result<(), BackendError> {
+        cache::attention(self, attention, rows, [q, k, v], caches, out)
+    }
+
+    fn gate(
+        &self,
+        activation: Activation,
+        gate: &Residual<D>,
+        up: Option<&Residual<D>>,
+        out: &mut Activations<D>,
+    ) -> Result<(), BackendError> {
+        let (rows, width) = (gate.extent.rows(), gate.extent.width());
+        gate.extent.expect_twin("gate", up.map(|up| &up.extent))?;
+        out.extent.start("gate", rows, width)?;
+        let [high, low, exponents] = out.addresses();
+        let arguments = Arguments::default()
+            .with(match activation {
+                Activation::Silu => 0,
+                Activation::GeluTanh => 1,
+                Activation::GeluErf => 2,
+            })
+            .with(gate.values.address())
+            .with(up.map_or(0, |up| up.values.address()))
+            .with(width)
+            .with(high)
+            .with(low)
+            .with(exponents)
+            .with(out.stride)
+            .with(self.tables());
+        self.queue.add(|op| {
+            op.launch(by_row("gate", rows, width, arguments));
+            Ok(())
+        })
+    }
+
+    fn add(&self, x: &mut Residual<D>, y: &Residual<D>) -> Result<(), BackendError> {
+        x.extent.expect_twin("add", Some(&y.extent))?;
+        let count = x.extent.rows() * x.extent.width();
+        let arguments = Arguments::default().with(x.values.address()).with(y.values.address()).with(count);
+        self.queue.add(|op| {
+            op.launch(flat("add", count, arguments));
+            Ok(())
+        })
+    }
+
+    fn add_bias(&self, x: &mut Residual<D>, bias: &Bias<D>) -> Result<(), BackendError> {
+        x.extent.expect("add_bias", bias.width)?;
+        let arguments =
+            Arguments::default().with(x.values.address()).with(bias.values.address()).with(bias.width);
+        let columns = bias.width.div_ceil(FLAT_THREADS as usize);
+        let grid = [x.extent.rows() as u32, columns as u32, 1];
+        self.queue.add(|op| {
+            op.launch(Launch { kernel: "add_bias", grid, threads: FLAT_THREADS, shared: 0, arguments });
+            Ok(())
+        })
+    }
+
+    fn soft_cap(&self, x: &mut Residual<D>, cap: SoftCap) -> Result<(), BackendError> {
+        let count = x.extent.rows() * x.extent.width();
+        let arguments = Arguments::default()
+            .with(x.values.address())
+            .with(count)
+            .with(cap.cap_q16())
+            .with(scale_word(cap.inverse()))
+            .with(self.tables());
+        self.queue.add(|op| {
+            op.launch(flat("soft_cap", count, arguments));
+            Ok(())
+        })
+    }
+
+    fn select_rows(
+        &self,
+        x: &Residual<D>,
+        rows: &[usize],
+        out: &mut Residual<D>,
+    ) -> Result<(), BackendError> {
+        let width = x.extent.width();
+        out.extent.start("select_rows", rows.len(), width)?;
+        rows.iter().try_for_each(|&row| x.extent.expect_row("select_rows", row))?;
+        let wanted = u32_bytes(rows.iter().map(|&row| row as u32));
+        self.queue.add(|op| {
+            op.reserve(&[wanted.len()])?;
+            let arguments = Arguments::default()
+                .with(x.values.address())
+                .with(width)
+                .with(op.place(&wanted))
+                .with(out.values.address());
+            op.launch(by_row("select_rows", rows.len(), width, arguments));
+            Ok(())
+        })
+    }
+
+    fn sample(
+        &self,
+        logits: &Residual<D>,
+        requests: &[SampleRequest],
+        out: &mut Vec<TokenId>,
+    ) -> Result<(), BackendError> {
+        choose::sample(self, logits, requests, out)
+    }
+
+    fn read_row(&self, x: &Residual<D>, row: usize, out: &mut Vec<i32>) -> Result<(), BackendError> {
+        x.extent.expect_row("read_row", row)?;
+        let mut bytes = vec![0; x.extent.width() * size_of::<i32>()];
+        self.queue.download(&x.values, row * bytes.len(), &mut bytes)?;
+        out.clear();
+        out.extend(bytes.as_chunks().0.iter().map(|&value| i32::from_le_bytes(value)));
+        Ok(())
+    }
+
+    fn write_residual(&self, values: &[i32], out: &mut Residual<D>) -> Result<(), BackendError> {
+        out.extent.start_whole("write_residual", values.len())?;
+        self.queue.upload(&mut out.values, 0, &i32_bytes(values))
+    }
+
+    fn write_activations(
+        &self,
+        values: &[i16],
+        exponents: &[i32],
+        out: &mut Activations<D>,
+    ) -> Result<(), BackendError> {
+        out.extent.start_whole("write_activations", values.len())?;
+        out.extent.expect_rows("write_activations", exponents.len())?;
+        let (width, stride) = (out.extent.width(), out.stride);
+        let mut planes = [vec![0; exponents.len() * stride], vec![0; exponents.len() * stride]];
+        for (row, values) in values.chunks_exact(width).enumerate() {
+            for (i, &value) in values.iter().enumerate() {
+                let low = value as i8;
+                planes[0][row * stride + i] = ((value - i16::from(low)) >> 8) as u8;
+                planes[1][row * stride + i] = low as u8;
+            }
+        }
+        let [low_offset, exponents_offset] = out.offsets();
+        self.queue.upload(&mut out.planes, 0, &planes[0])?;
+        self.queue.upload(&mut out.planes, low_offset, &planes[1])?;
+        let exponents = le_bytes(exponents.iter().map(|exponent| exponent.to_le_bytes()));
+        self.queue.upload(&mut out.planes, exponents_offset, &exponents)
+    }
+
+    fn read_activations(
+        &self,
+        x: &Activations<D>,
+        row: usize,
+        out: &mut Vec<i16>,
+    ) -> Result<i32, BackendError> {
+        x.extent.expect_row("read_activations", row)?;
+        let [low_offset, exponents_offset] = x.offsets();
+        let mut planes = [vec![0; x.extent.width()], vec![0; x.extent.width()]];
+        self.queue.download(&x.planes, row * x.stride, &mut planes[0])?;
+        self.queue.download(&x.planes, low_offset + row * x.stride, &mut planes[1])?;
+        let mut exponent = [0; size_of::<i32>()];
+        self.queue.download(&x.planes, exponents_offset + row * size_of::<i32>(), &mut exponent)?;
+        out.clear();
+        let halves = planes[0].iter().zip(&planes[1]);
+        out.extend(halves.map(|(&high, &low)| i16::from(high as i8) * 256 + i16::from(low as i8)));
+        Ok(i32::from_le_bytes(exponent))
+    }
+
+    fn enter<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        let result = f();
+        // What fails now fails again, and is reported, at the next call.
+        let _ = self.queue.flush();
+        result
+    }
+}

@@ -1,0 +1,257 @@
+//! Launches that wait to be begun together.
+//!
+//! A backend's kernels are asked for one by one; here they are gathered until a result is needed or a step ends. Then one copy brings all
+//! small inputs (tokens, positions, tables of pages) to the device, and one call begins everything. As the same step puts the same
+//! inputs at the same places, a step that comes again has equal launches, which a driver can keep as a graph.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use metis_kernels::BackendError;
+
+use crate::driver::{Driver, DriverError, Launch};
+
+/// Small inputs that fit one copy; more begin what waits.
+pub(crate) const STAGING_BYTES: usize = 1 << 20;
+/// Every input begins at a multiple of it: kernels read sixteen bytes at once.
+const ALIGNMENT: usize = 16;
+/// Earlier inputs that a new one is compared with: layers give the same positions again and again.
+const COMPARED: usize = 24;
+
+/// A device's queue of work, and its memory.
+#[derive(Debug)]
+pub(crate) struct Queue<D: Driver> {
+    driver: D,
+    budget: usize,
+    state: Mutex<State<D::Memory>>,
+}
+
+#[derive(Debug)]
+struct State<M> {
+    launches: Vec<Launch>,
+    staged: Vec<u8>,
+    /// Offset and length of each input in `staged`.
+    inputs: Vec<(usize, usize)>,
+    staging: M,
+    staging_address: u64,
+    /// Memory that has been given back while launches that use it wait.
+    dead: Vec<M>,
+    allocated: usize,
+    /// A failure is final.
+    failed: Option<DriverError>,
+}
+
+impl<D: Driver> Queue<D> {
+    pub(crate) fn new(driver: D, budget: usize) -> Result<Arc<Self>, BackendError> {
+        let staging = driver.allocate(STAGING_BYTES).map_err(|e| e.on(driver.name()))?;
+        let state = State {
+            launches: Vec::new(),
+            staged: Vec::new(),
+            inputs: Vec::new(),
+            staging_address: driver.address(&staging),
+            staging,
+            dead: Vec::new(),
+            allocated: 0,
+            failed: None,
+        };
+        Ok(Arc::new(Self { driver, budget, state: Mutex::new(state) }))
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.driver.name()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<D::Memory>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail<T>(&self, result: Result<T, DriverError>) -> Result<T, BackendError> {
+        result.map_err(|error| error.on(self.driver.name()))
+    }
+
+    /// Takes memory within the budget.
+    pub(crate) fn allocate(self: &Arc<Self>, bytes: usize) -> Result<Buffer<D>, BackendError> {
+        // Nothing is smaller than what kernels read at once.
+        let bytes = bytes.max(1).next_multiple_of(ALIGNMENT);
+        let mut state = self.lock();
+        if state.allocated.saturating_add(bytes) > self.budget {
+            return self.fail(Err(DriverError::OutOfMemory { bytes }));
+        }
+        let memory = self.fail(self.driver.allocate(bytes))?;
+        state.allocated += bytes;
+        drop(state);
+        let address = self.driver.address(&memory);
+        Ok(Buffer { memory: Some(memory), address, bytes, queue: Arc::clone(self) })
+    }
+
+    /// Bytes that buffers take.
+    pub(crate) fn allocated(&self) -> usize {
+        self.lock().allocated
+    }
+
+    /// Adds an operation: `describe` stages its inputs and says its launches. They stay together, whoever else adds others.
+    pub(crate) fn add(
+        &self,
+        describe: impl FnOnce(&mut Operation<'_, D>) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        let mut state = self.lock();
+        describe(&mut Operation { queue: self, state: &mut state })
+    }
+
+    /// Begins everything that waits.
+    pub(crate) fn flush(&self) -> Result<(), BackendError> {
+        let result = self.begin(&mut self.lock());
+        self.fail(result)
+    }
+
+    fn begin(&self, state: &mut State<D::Memory>) -> Result<(), DriverError> {
+        if let Some(error) = &state.failed {
+            return Err(error.clone());
+        }
+        let result = self.try_begin(state);
+        state.launches.clear();
+        state.staged.clear();
+        state.inputs.clear();
+        if let Err(error) = &result {
+            state.failed = Some(error.clone());
+        }
+        if !state.dead.is_empty() {
+            // Launches that use it may still run; a device that has failed runs nothing.
+            let _ = self.driver.finish();
+            state.dead.clear();
+        }
+        result
+    }
+
+    #[allow(unsafe_code, reason = "kernels use memory by address")]
+    fn try_begin(&self, state: &mut State<D::Memory>) -> Result<(), DriverError> {
+        if !state.staged.is_empty() {
+            self.driver.upload(&mut state.staging, 0, &state.staged)?;
+        }
+        if state.launches.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: launches are made in this crate, with arguments in the order of their kernels' parameters and shapes that were checked
+        // against the buffers' sizes. A buffer's memory is freed by `bury`, never while launches wait or run.
+        unsafe { self.driver.launch(&state.launches) }
+    }
+
+    /// Begins what waits, waits for it, and copies from a buffer.
+    pub(crate) fn download(
+        &self,
+        from: &Buffer<D>,
+        offset: usize,
+        bytes: &mut [u8],
+    ) -> Result<(), BackendError> {
+        let mut state = self.lock();
+        let result = self.begin(&mut state).and_then(|()| match &from.memory {
+            Some(memory) => self.driver.download(memory, offset, bytes),
+            None => Ok(()),
+        });
+        if let Err(error) = &result {
+            state.failed = Some(error.clone());
+        }
+        self.fail(result)
+    }
+
+    /// Copies to a buffer, after everything that was asked for before.
+    pub(crate) fn upload(
+        &self,
+        to: &mut Buffer<D>,
+        offset: usize,
+        bytes: &[u8],
+    ) -> Result<(), BackendError> {
+        let mut state = self.lock();
+        let result = self.begin(&mut state).and_then(|()| match &mut to.memory {
+            Some(memory) => self.driver.upload(memory, offset, bytes),
+            None => Ok(()),
+        });
+        self.fail(result)
+    }
+
+    fn bury(&self, memory: D::Memory, bytes: usize) {
+        let mut state = self.lock();
+        state.allocated -= bytes;
+        state.dead.push(memory);
+        if state.launches.is_empty() {
+            // What was begun may still run.
+            let _ = self.driver.finish();
+            state.dead.clear();
+        }
+    }
+}
+
+/// An operation that is being described, under the queue's lock.
+#[derive(Debug)]
+pub(crate) struct Operation<'a, D: Driver> {
+    queue: &'a Queue<D>,
+    state: &'a mut State<D::Memory>,
+}
+
+impl<D: Driver> Operation<'_, D> {
+    /// Makes room for all inputs of the operation, which begins what waits if there is none: inputs placed before are lost.
+    pub(crate) fn reserve(&mut self, lengths: &[usize]) -> Result<(), BackendError> {
+        let needed: usize = lengths.iter().map(|length| length.next_multiple_of(ALIGNMENT)).sum();
+        if needed > STAGING_BYTES {
+            let expected = format!("at most {STAGING_BYTES} bytes of tokens, positions and masks in one call");
+            return Err(BackendError::Shape { kernel: "reserve", expected, actual: needed.to_string() });
+        }
+        if self.state.staged.len() + needed > STAGING_BYTES {
+            let result = self.queue.begin(self.state);
+            self.queue.fail(result)?;
+        }
+        Ok(())
+    }
+
+    /// Brings an input to the device; returns where it will be.
+    pub(crate) fn place(&mut self, input: &[u8]) -> u64 {
+        let state = &mut *self.state;
+        let same = |&&(at, length): &&(usize, usize)| &state.staged[at..at + length] == input;
+        let at = match state.inputs.iter().rev().take(COMPARED).find(same) {
+            Some(&(at, _)) => at,
+            None => {
+                let at = state.staged.len();
+                state.inputs.push((at, input.len()));
+                state.staged.extend_from_slice(input);
+                state.staged.resize(state.staged.len().next_multiple_of(ALIGNMENT), 0);
+                at
+            }
+        };
+        state.staging_address + at as u64
+    }
+
+    /// Adds a launch.
+    pub(crate) fn launch(&mut self, launch: Launch) {
+        if launch.grid.iter().all(|&blocks| blocks > 0) {
+            self.state.launches.push(launch);
+        }
+    }
+}
+
+/// Memory of the device.
+#[derive(Debug)]
+pub(crate) struct Buffer<D: Driver> {
+    /// Always there until it is dropped.
+    memory: Option<D::Memory>,
+    address: u64,
+    bytes: usize,
+    queue: Arc<Queue<D>>,
+}
+
+impl<D: Driver> Buffer<D> {
+    pub(crate) const fn address(&self) -> u64 {
+        self.address
+    }
+
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl<D: Driver> Drop for Buffer<D> {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.take() {
+            self.queue.bury(memory, self.bytes);
+        }
+    }
+}
