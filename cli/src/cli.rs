@@ -9,6 +9,7 @@ use metis_gpu::DeviceRequest;
 use metis_models::engine::{BackendChoice, EngineOptions, Processor};
 
 use crate::commands::{bench, demo, fuse, model, replay, run, selftest, statetest, verify};
+use crate::machine::{self, Machine};
 use crate::report::Report;
 
 /// An EVM whose contracts ask an LLM inside a transaction, recomputed bit for bit by every validator.
@@ -38,6 +39,10 @@ pub struct Global {
     /// Device that inference runs on: auto, cpu, cuda or cuda:N.
     #[arg(long, global = true, default_value = "auto")]
     pub device: DeviceRequest,
+    /// Mebibytes that models and their caches may take of a GPU's memory; without it, what is free when the program starts. What does not fit runs
+    /// on the CPU, with the same results.
+    #[arg(long, global = true, value_name = "N")]
+    pub device_memory_mib: Option<u32>,
     /// Mebibytes of memory for prefixes that prompts of a block share, for each model; 0 computes them every time. The results do not
     /// depend on it.
     #[arg(long, global = true, value_name = "N", default_value_t = 256)]
@@ -52,6 +57,16 @@ impl Global {
     pub(crate) fn processor(&self) -> anyhow::Result<Processor> {
         Processor::new(self.backend, self.threads.into())
             .with_context(|| format!("--backend {}", self.backend))
+    }
+
+    /// The devices that were asked for.
+    pub(crate) fn machine(&self) -> anyhow::Result<Machine> {
+        Machine::new(self.device, self.backend, self.threads.into(), self.device_memory())
+    }
+
+    /// Bytes that may be taken of a GPU's memory.
+    pub(crate) fn device_memory(&self) -> Option<usize> {
+        self.device_memory_mib.map(|mebibytes| (mebibytes as usize) << 20)
     }
 
     /// What inference may use of this machine.
@@ -97,7 +112,7 @@ enum Command {
 impl Cli {
     /// Executes the command. The exit code is 0, or 1 where a comparison failed.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        self.global.device.check()?;
+        machine::find(self.global.device)?;
         let report = Report::new(self.global.json);
         match self.command {
             Command::Demo(command) => command.run(&self.global, report),

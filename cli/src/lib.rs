@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line |
 //! | [`code`] | contract code as a user names it |
 //! | [`commands`] | one file for each command |
+//! | [`machine`] | the devices that inference runs on |
 //! | [`node`] | a chain: configuration, loaded models, machines on it |
 //! | [`artifacts`] | the compiled contracts that are built in |
 //! | [`wallet`] | IntentWallet on a fresh chain, as the demo and the tests use it |
@@ -15,6 +16,7 @@ pub mod artifacts;
 pub mod cli;
 pub mod code;
 pub mod commands;
+pub mod machine;
 pub mod node;
 pub mod report;
 pub mod wallet;

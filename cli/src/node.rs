@@ -6,11 +6,12 @@ use std::sync::{Arc, PoisonError};
 use alloy_primitives::B256;
 use anyhow::{Context, bail, ensure};
 use metis_models::Bundle;
-use metis_models::engine::{Claims, EngineOptions, InferenceModel, Processor, Witness, Witnessed};
+use metis_models::engine::{Claims, EngineOptions, InferenceModel, Witness, Witnessed};
 use metis_precompiles::{ChainConfig, Inference, MetisPrecompiles, ModelEntry, ModelSet};
 use metis_vm::{EvmBuilder, EvmConfig, State, Vm, fork};
 
 use crate::cli::Global;
+use crate::machine::Machine;
 
 /// A chain's configuration with its models behind the inference precompile.
 #[derive(Clone, Debug)]
@@ -29,12 +30,7 @@ impl Node {
             Some(path) => ChainConfig::load(path, embedded)?,
             None => ChainConfig::embedded(embedded),
         };
-        Self::with_witness(
-            config,
-            global.processor()?,
-            global.engine_options(),
-            Witness::Write(Arc::default()),
-        )
+        Self::with_witness(config, global.machine()?, global.engine_options(), Witness::Write(Arc::default()))
     }
 
     /// The chain of a record: its configuration as it was written down. A model's bundle is looked for where the record says,
@@ -56,30 +52,25 @@ impl Node {
                 }
             }
         }
-        Self::with_witness(config, global.processor()?, global.engine_options(), Witness::Check(claims))
+        Self::with_witness(config, global.machine()?, global.engine_options(), Witness::Check(claims))
     }
 
     /// A chain with this configuration. Every active model is loaded now: a node that lacks one does not start.
-    pub fn with_config(config: ChainConfig, processor: &Processor) -> anyhow::Result<Self> {
-        Self::with_witness(
-            config,
-            processor.clone(),
-            EngineOptions::default(),
-            Witness::Write(Arc::default()),
-        )
+    pub fn with_config(config: ChainConfig, machine: &Machine) -> anyhow::Result<Self> {
+        Self::with_witness(config, machine.clone(), EngineOptions::default(), Witness::Write(Arc::default()))
     }
 
     fn with_witness(
         config: ChainConfig,
-        processor: Processor,
+        machine: Machine,
         options: EngineOptions,
         witness: Witness,
     ) -> anyhow::Result<Self> {
         let fork = fork::parse(&config.fork)?;
-        processor.selftest().with_context(|| format!("backend {}", processor.name()))?;
+        machine.selftest()?;
         let witness_of_models = witness.clone();
         let models = ModelSet::new(&config).with_loader(move |entry| {
-            let model = load(entry, &processor, options).map_err(|error| format!("{error:#}"))?;
+            let model = load(entry, &machine, options).map_err(|error| format!("{error:#}"))?;
             Ok(Arc::new(Witnessed::new(model, witness_of_models.clone())))
         });
         models.load_all()?;
@@ -141,7 +132,7 @@ pub fn embedded_bundle() -> anyhow::Result<Bundle> {
 
 fn load(
     entry: &ModelEntry,
-    processor: &Processor,
+    machine: &Machine,
     options: EngineOptions,
 ) -> anyhow::Result<Arc<dyn InferenceModel>> {
     let bundle = match &entry.path {
@@ -156,5 +147,5 @@ fn load(
             bundle
         }
     };
-    Ok(processor.load(&bundle, options)?)
+    Ok(machine.load(bundle, options)?)
 }

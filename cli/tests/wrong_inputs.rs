@@ -142,7 +142,8 @@ fn inputs_of_run_are_explained() {
         serde_json::from_slice::<serde_json::Value>(&after.stdout).is_ok(),
         "options may follow the call"
     );
-    refused(&["run", "--code", "0x00", "--device", "cuda"], &["no CUDA backend"]);
+    // No machine has so many.
+    refused(&["run", "--code", "0x00", "--device", "cuda:4096"], &["--device cuda:4096", "--device cpu"]);
     let folder = Folder::new();
     let state = folder.write("state.json", "{\"0x01\": {}}");
     refused(&["run", "--code", "0x00", "--state", &state], &["state.json", "0x01"]);

@@ -44,6 +44,12 @@ KERNEL(select_rows, const int *x, int width, const u32 *rows, int *out) {
     for (u32 i = thread_index(); i < (u32)width; i += threads()) out[row * width + i] = x[from * width + i];
 }
 
+// Reads and writes memory: what the device's bandwidth is measured with.
+KERNEL(copy, const Int4 *from, Int4 *to, u64 count) {
+    u64 i = (u64)block_x() * threads() + thread_index();
+    if (i < count) to[i] = from[i];
+}
+
 enum Activation { SILU = 0, GELU_TANH = 1, GELU_ERF = 2 };
 
 DEVICE int gelu_tanh_share(const Tables *tables, int x_q16) {

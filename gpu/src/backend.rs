@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use metis_kernels::extent::check_rope;
 use metis_kernels::tables::{EXP2, SIGMOID};
 use metis_kernels::{
-    Activation, Attention, Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest, Scale,
-    SoftCap, TokenId, activation,
+    Activation, Attention, Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest,
+    Scale, SoftCap, TokenId, activation,
 };
 
 use crate::buffers::{
@@ -84,6 +84,20 @@ impl<D: Driver> Gpu<D> {
     /// Bytes of the device's memory that weights, rows and caches take.
     pub fn allocated(&self) -> usize {
         self.queue.allocated()
+    }
+
+    /// Copies `bytes` of the device's memory `times` times, to measure how fast that is, and waits until it is done.
+    pub fn copy(&self, bytes: usize, times: usize) -> Result<(), BackendError> {
+        let (from, to) = (self.queue.allocate(bytes)?, self.queue.allocate(bytes)?);
+        let count = bytes / 16;
+        for _ in 0..times {
+            let arguments = Arguments::default().with(from.address()).with(to.address()).with(count);
+            self.queue.add(|op| {
+                op.launch(flat("copy", count, arguments));
+                Ok(())
+            })?;
+        }
+        self.queue.download(&to, 0, &mut [0; 16])
     }
 
     pub(crate) const fn tables(&self) -> u64 {
@@ -244,12 +258,7 @@ impl<D: Driver> Backend for Gpu<D> {
         })
     }
 
-    fn norm(
-        &self,
-        x: &Residual<D>,
-        norm: &Norm<D>,
-        out: &mut Activations<D>,
-    ) -> Result<(), BackendError> {
+    fn norm(&self, x: &Residual<D>, norm: &Norm<D>, out: &mut Activations<D>) -> Result<(), BackendError> {
         x.extent.expect("norm", norm.width)?;
         out.extent.start("norm", x.extent.rows(), x.extent.width())?;
         let [high, low, exponents] = out.addresses();

@@ -36,7 +36,8 @@ impl<D: Driver> Pool<D> {
     }
 
     fn take(&self, bytes: usize) -> Result<Buffer<D>, BackendError> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&bytes).and_then(Vec::pop);
+        let free =
+            self.free.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&bytes).and_then(Vec::pop);
         if let Some(page) = free {
             return Ok(page);
         }
@@ -84,7 +85,10 @@ impl<D: Driver> KvCache<D> {
 
     /// Bytes of a full cache.
     pub(crate) const fn bytes(shape: KvShape) -> usize {
-        shape.capacity.div_ceil(PAGE).saturating_mul(shape.layers.saturating_mul(layer_bytes(shape.attention)))
+        shape
+            .capacity
+            .div_ceil(PAGE)
+            .saturating_mul(shape.layers.saturating_mul(layer_bytes(shape.attention)))
     }
 
     fn reach(&mut self, positions: usize) -> Result<(), BackendError> {
@@ -221,12 +225,19 @@ pub(crate) fn attention<D: Driver>(
         let (infos, pages) = (op.place(&infos), op.place(&pages));
         let call = |first_row: usize| {
             let mut words = Vec::with_capacity(20);
-            words.extend(layer_words(shape, layer, attention.causal, attention.window.map_or(0, |w| w.max(1))));
+            words.extend(layer_words(
+                shape,
+                layer,
+                attention.causal,
+                attention.window.map_or(0, |w| w.max(1)),
+            ));
             words.extend(parts.map(|part| base + part));
             words.push(positions as u64);
             words.extend([infos, first_row as u64, pages, gpu.tables()]);
             words.push(scale_word(attention.scale));
-            words.extend(attention.soft_cap.map_or([0; 2], |cap| [cap.cap_q16() as u64, scale_word(cap.inverse())]));
+            words.extend(
+                attention.soft_cap.map_or([0; 2], |cap| [cap.cap_q16() as u64, scale_word(cap.inverse())]),
+            );
             Arguments::default().with_struct(&words)
         };
         let begin = call(0).with(q.values.address()).with(k.values.address()).with(v.values.address());

@@ -1,4 +1,4 @@
-//! How a user names a device.
+//! How a user names a device, and what may be wrong with it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,11 +23,17 @@ pub enum DeviceError {
     /// Not the name of a device.
     #[error("unknown device {0:?}; use auto, cpu, cuda or cuda:N")]
     Unknown(String),
-    /// This build computes on the CPU only.
-    #[error(
-        "{0} was asked for, but this build has no CUDA backend; use --device cpu (the results are the same)"
-    )]
-    Unavailable(DeviceRequest),
+    /// No CUDA device, or none of this ordinal.
+    #[error("{0}")]
+    NotFound(String),
+    /// A device on which the kernels cannot be loaded.
+    #[error("{device}: {reason}")]
+    Unusable {
+        /// The device.
+        device: String,
+        /// What it lacks, or what the driver said.
+        reason: String,
+    },
 }
 
 impl FromStr for DeviceRequest {
@@ -55,16 +61,6 @@ impl fmt::Display for DeviceRequest {
     }
 }
 
-impl DeviceRequest {
-    /// Refuses what this build cannot run on.
-    pub const fn check(self) -> Result<(), DeviceError> {
-        match self {
-            Self::Auto | Self::Cpu => Ok(()),
-            Self::Cuda(_) => Err(DeviceError::Unavailable(self)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +78,5 @@ mod tests {
         for name in ["", "gpu", "cuda:", "cuda:-1", "cpu:0", "cuda:99999999999"] {
             assert_eq!(name.parse::<DeviceRequest>(), Err(DeviceError::Unknown(name.into())));
         }
-        assert!(DeviceRequest::Cuda(0).check().is_err());
     }
 }

@@ -15,6 +15,7 @@
 //! | `choose` | choosing tokens |
 //! | `queue` | launches that wait, and who owns memory |
 //! | `driver` | [`Driver`]: what is asked of a device |
+//! | `cuda` | [`Cuda`]: NVIDIA's driver |
 //! | `device` | [`DeviceRequest`]: how a user names a device |
 #![deny(clippy::float_arithmetic)]
 
@@ -22,6 +23,8 @@ mod backend;
 mod buffers;
 mod cache;
 mod choose;
+#[allow(unsafe_code, reason = "calls NVIDIA's driver")]
+mod cuda;
 mod device;
 mod driver;
 mod queue;
@@ -29,5 +32,6 @@ mod queue;
 pub use backend::Gpu;
 pub use buffers::{Activations, Bias, Linear, Norm, Residual, Rope};
 pub use cache::KvCache;
+pub use cuda::Cuda;
 pub use device::{DeviceError, DeviceRequest};
 pub use driver::{Arguments, Driver, DriverError, Launch, Word};

@@ -21,9 +21,10 @@ const COMPARED: usize = 24;
 /// A device's queue of work, and its memory.
 #[derive(Debug)]
 pub(crate) struct Queue<D: Driver> {
+    // Dropped before the driver.
+    state: Mutex<State<D::Memory>>,
     driver: D,
     budget: usize,
-    state: Mutex<State<D::Memory>>,
 }
 
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl<D: Driver> Queue<D> {
             allocated: 0,
             failed: None,
         };
-        Ok(Arc::new(Self { driver, budget, state: Mutex::new(state) }))
+        Ok(Arc::new(Self { state: Mutex::new(state), driver, budget }))
     }
 
     pub(crate) fn name(&self) -> String {
@@ -77,7 +78,13 @@ impl<D: Driver> Queue<D> {
         if state.allocated.saturating_add(bytes) > self.budget {
             return self.fail(Err(DriverError::OutOfMemory { bytes }));
         }
-        let memory = self.fail(self.driver.allocate(bytes))?;
+        let mut memory = self.driver.allocate(bytes);
+        if matches!(memory, Err(DriverError::OutOfMemory { .. })) && !state.dead.is_empty() {
+            // What was given back is free when what waits has run.
+            self.fail(self.begin(&mut state))?;
+            memory = self.driver.allocate(bytes);
+        }
+        let memory = self.fail(memory)?;
         state.allocated += bytes;
         drop(state);
         let address = self.driver.address(&memory);
@@ -155,12 +162,7 @@ impl<D: Driver> Queue<D> {
     }
 
     /// Copies to a buffer, after everything that was asked for before.
-    pub(crate) fn upload(
-        &self,
-        to: &mut Buffer<D>,
-        offset: usize,
-        bytes: &[u8],
-    ) -> Result<(), BackendError> {
+    pub(crate) fn upload(&self, to: &mut Buffer<D>, offset: usize, bytes: &[u8]) -> Result<(), BackendError> {
         let mut state = self.lock();
         let result = self.begin(&mut state).and_then(|()| match &mut to.memory {
             Some(memory) => self.driver.upload(memory, offset, bytes),
@@ -193,7 +195,8 @@ impl<D: Driver> Operation<'_, D> {
     pub(crate) fn reserve(&mut self, lengths: &[usize]) -> Result<(), BackendError> {
         let needed: usize = lengths.iter().map(|length| length.next_multiple_of(ALIGNMENT)).sum();
         if needed > STAGING_BYTES {
-            let expected = format!("at most {STAGING_BYTES} bytes of tokens, positions and masks in one call");
+            let expected =
+                format!("at most {STAGING_BYTES} bytes of tokens, positions and masks in one call");
             return Err(BackendError::Shape { kernel: "reserve", expected, actual: needed.to_string() });
         }
         if self.state.staged.len() + needed > STAGING_BYTES {

@@ -214,6 +214,9 @@ pub trait Backend: Send + Sync + Debug + 'static {
         f()
     }
 
+    /// What follows is of this layer; of none before the first and after the last one. For those who report where something happened.
+    fn begin_layer(&self, _layer: Option<usize>) {}
+
     /// Takes a matrix over. Checks its shape against the accumulator bounds.
     fn load_linear(&self, weights: LinearWeights<'_>) -> Result<Self::Linear, BackendError>;
     /// Takes a bias over: Q16 numbers within `+-(2^31 - 1)`.

@@ -27,6 +27,7 @@
 //! | [`extent`], [`cache`] | what every device's buffers and caches are checked for |
 //! | [`pooling`] | an encoder's vector |
 //! | [`bounds`] | shapes for which no sum can overflow |
+//! | [`paired`] | two backends in step, to find where they differ |
 //! | [`golden`] | known-answer vectors per kernel and the self-test that any backend must pass |
 #![deny(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
@@ -42,6 +43,7 @@ pub mod extent;
 pub mod formats;
 pub mod golden;
 pub mod mask;
+pub mod paired;
 mod pool;
 pub mod pooling;
 pub mod quantise;
@@ -61,5 +63,6 @@ pub use cpu::{Cpu, CpuKind};
 pub use extent::Extent;
 pub use formats::{ACTIVATION_LIMIT, Scale, TokenId};
 pub use mask::TokenMask;
+pub use paired::Paired;
 pub use sampling::{Sampling, SamplingError};
 pub use scalar::Scalar;

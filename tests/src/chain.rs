@@ -43,7 +43,7 @@ pub fn node(fork: &str) -> anyhow::Result<Node> {
     let mut config = ChainConfig::embedded(embedded_bundle()?.id());
     config.fork = fork.to_owned();
     let processor = Processor::new(BackendChoice::Auto, 1)?;
-    Node::with_config(config, &processor)
+    Node::with_config(config, &processor.into())
 }
 
 impl Probed {

@@ -12,6 +12,7 @@ use metis_precompiles::abi::{embedCall, generateCall, quoteCall};
 use metis_precompiles::{ChainConfig, Gas, INFERENCE_ADDRESS, ModelEntry, ModelStatus};
 use metis_tests::chain::{IProbe, Kind, Probed, SENDER, generate, node, score, tokenize};
 use metis_vm::{Status, Transaction, VmError, fork};
+use metisvm::machine::Machine;
 use metisvm::node::{Node, embedded_bundle};
 
 const KINDS: [Kind; 3] = [Kind::Call, Kind::StaticCall, Kind::DelegateCall];
@@ -199,8 +200,8 @@ fn a_node_without_an_active_models_weights_stops() {
     let mut config = ChainConfig::embedded(embedded_bundle().unwrap().id());
     let id = B256::repeat_byte(9);
     config.models.push(ModelEntry { id, path: Some("/nowhere/bundle".into()), status: ModelStatus::Active });
-    let processor = Processor::new(BackendChoice::Auto, 1).unwrap();
-    let error = format!("{:#}", Node::with_config(config.clone(), &processor).unwrap_err());
+    let machine = Machine::from(Processor::new(BackendChoice::Auto, 1).unwrap());
+    let error = format!("{:#}", Node::with_config(config.clone(), &machine).unwrap_err());
     assert!(error.contains(&id.to_string()) && error.contains("/nowhere/bundle"), "{error}");
 
     // The same at a call, for a node that loads late: fatal, and no outcome.
@@ -217,8 +218,8 @@ fn a_pending_model_is_not_active() {
     let mut config = ChainConfig::embedded(embedded_bundle().unwrap().id());
     let id = B256::repeat_byte(9);
     config.models.push(ModelEntry { id, path: None, status: ModelStatus::Pending });
-    let processor = Processor::new(BackendChoice::Auto, 1).unwrap();
-    let node = Node::with_config(config, &processor).unwrap();
+    let machine = Machine::from(Processor::new(BackendChoice::Auto, 1).unwrap());
+    let node = Node::with_config(config, &machine).unwrap();
     let call = generateCall {
         model: id,
         prompt: Bytes::from_static(b"hi"),

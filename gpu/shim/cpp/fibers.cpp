@@ -15,11 +15,6 @@ namespace {
 const size_t STACK = 128 << 10;
 const size_t WORDS = 8;
 
-struct Found {
-    void (*kernel)();
-    Adapter adapter;
-};
-
 std::map<std::string, Found> &kernels() {
     static std::map<std::string, Found> all;
     return all;
@@ -70,8 +65,8 @@ struct Machine {
     std::vector<unsigned> ready, at_barrier;
     unsigned live;
     Thread place;
-    Found kernel;
-    const uint64_t *arguments;
+    const Found *kernel;
+    const void *const *arguments;
     Random random;
     jmp_buf scheduler;
     ucontext_t scheduler_context;
@@ -94,7 +89,7 @@ void noise(void *to, size_t bytes) {
 void live() {
     for (;;) {
         current().copies.assign(1, {});
-        machine.kernel.adapter(machine.kernel.kernel, machine.arguments);
+        machine.kernel->adapter(machine.kernel->kernel, machine.arguments);
         machine.live--;
         leave();
     }
@@ -135,7 +130,14 @@ bool run_block(unsigned threads) {
 
 } // namespace
 
-Kernel::Kernel(const char *name, void (*kernel)(), Adapter adapter) { kernels()[name] = Found{kernel, adapter}; }
+Kernel::Kernel(const char *name, void (*kernel)(), Adapter adapter, const size_t *sizes) {
+    kernels()[name] = Found{kernel, adapter, sizes};
+}
+
+const Found *find(const char *name) {
+    auto found = kernels().find(name);
+    return found == kernels().end() ? nullptr : &found->second;
+}
 
 const Thread &place() { return machine.place; }
 
@@ -190,15 +192,8 @@ void wait_copies(unsigned pending) {
     }
 }
 
-} // namespace shim
-
-// Runs a launch. 0: done; 1: there is no such kernel; 2: threads wait for others that never come.
-extern "C" int metis_shim_run(const char *name, const unsigned *grid, unsigned threads, size_t shared_bytes, const uint64_t *arguments,
-                              uint64_t seed) {
-    using namespace shim;
-    auto found = kernels().find(name);
-    if (found == kernels().end()) return 1;
-    machine.kernel = found->second;
+int run(const Found &kernel, const unsigned *grid, unsigned threads, size_t shared_bytes, const void *const *arguments, uint64_t seed) {
+    machine.kernel = &kernel;
     machine.arguments = arguments;
     machine.random.state = seed | 1;
     machine.launch_memory.resize(shared_bytes + 128);
@@ -208,7 +203,8 @@ extern "C" int metis_shim_run(const char *name, const unsigned *grid, unsigned t
     for (size_t i = 0; i < blocks.size(); i++) blocks[i] = i;
     for (size_t i = blocks.size(); i > 1; i--) std::swap(blocks[i - 1], blocks[machine.random.below(i)]);
     for (uint64_t block : blocks) {
-        machine.place = Thread{0, threads, {(unsigned)(block % grid[0]), (unsigned)(block / grid[0] % grid[1]), (unsigned)(block / grid[0] / grid[1])}};
+        unsigned x = block % grid[0], y = block / grid[0] % grid[1], z = block / grid[0] / grid[1];
+        machine.place = Thread{0, threads, {x, y, z}};
         if (!run_block(threads)) {
             // The fibers that wait are given up with their stacks.
             machine.fibers.clear();
@@ -216,4 +212,13 @@ extern "C" int metis_shim_run(const char *name, const unsigned *grid, unsigned t
         }
     }
     return 0;
+}
+
+} // namespace shim
+
+// Runs a launch. 0: done; 1: there is no such kernel; 2: threads wait for others that never come.
+extern "C" int metis_shim_run(const char *name, const unsigned *grid, unsigned threads, size_t shared_bytes, const void *const *arguments,
+                              uint64_t seed) {
+    const shim::Found *kernel = shim::find(name);
+    return kernel ? shim::run(*kernel, grid, threads, shared_bytes, arguments, seed) : 1;
 }

@@ -9,7 +9,8 @@
 #define DEVICE inline
 #define KERNEL(name, ...)                                                                            \
     static void name(__VA_ARGS__);                                                                   \
-    static const shim::Kernel kernel_##name(#name, (void (*)())name, shim::adapter(name));           \
+    static const shim::Kernel kernel_##name(#name, (void (*)())name, shim::adapter(name),            \
+                                      shim::sizes(name));                                            \
     static void name(__VA_ARGS__)
 #define THREADS(most, least_blocks)
 #define SHARED(type, name) type &name = *(type *)shim::shared(sizeof(type), __LINE__)
@@ -37,26 +38,40 @@ void start_copy(void *to, const void *from, int bytes);
 void end_copies();
 void wait_copies(unsigned pending);
 
-typedef void (*Adapter)(void (*kernel)(), const uint64_t *arguments);
+// Calls a kernel with its arguments, each by its address, as CUDA's driver takes them.
+typedef void (*Adapter)(void (*kernel)(), const void *const *arguments);
 struct Kernel {
-    Kernel(const char *name, void (*kernel)(), Adapter adapter);
+    Kernel(const char *name, void (*kernel)(), Adapter adapter, const size_t *sizes);
 };
 
-template <class T> T argument(const uint64_t *&next) {
+template <class T> T argument(const void *const *&next) {
     T value;
-    memcpy((void *)&value, next, sizeof(T));
-    next += (sizeof(T) + 7) / 8;
+    memcpy((void *)&value, *next++, sizeof(T));
     return value;
 }
 
-// Calls a kernel with arguments that each begin a word of their own.
 template <class... A> Adapter adapter(void (*)(A...)) {
-    return [](void (*kernel)(), const uint64_t *arguments) {
+    return [](void (*kernel)(), const void *const *arguments) {
         // Braces evaluate from left to right.
         std::tuple<A...> values{argument<A>(arguments)...};
         std::apply((void (*)(A...))kernel, values);
     };
 }
+
+// The bytes of each argument; a zero ends them.
+template <class... A> const size_t *sizes(void (*)(A...)) {
+    static const size_t all[] = {sizeof(A)..., 0};
+    return all;
+}
+
+// 0: done; 2: threads wait for others that never come.
+struct Found {
+    void (*kernel)();
+    Adapter adapter;
+    const size_t *sizes;
+};
+const Found *find(const char *name);
+int run(const Found &kernel, const unsigned *grid, unsigned threads, size_t shared_bytes, const void *const *arguments, uint64_t seed);
 
 } // namespace shim
 

@@ -1,7 +1,7 @@
 //! A device that is this machine's memory and the compiled kernels.
 
 use std::alloc::{Layout, alloc, dealloc};
-use std::ffi::{CString, c_char, c_int, c_uint};
+use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +13,7 @@ unsafe extern "C" {
         grid: *const c_uint,
         threads: c_uint,
         shared_bytes: usize,
-        arguments: *const u64,
+        arguments: *const *const c_void,
         seed: u64,
     ) -> c_int;
 }
@@ -144,24 +144,28 @@ impl Driver for Shim {
             }
             let name = CString::new(launch.kernel).map_err(|e| DriverError::Failed(e.to_string()))?;
             let seed = self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-            // SAFETY: the caller answers for the arguments; the name and the grid live as long as the call.
+            let words = launch.arguments.words();
+            let arguments: Vec<*const c_void> =
+                launch.arguments.starts().map(|start| ptr::from_ref(&words[start]).cast()).collect();
+            // SAFETY: the caller answers for the arguments; the name, the grid and the words live as long as the call.
             let status = unsafe {
                 metis_shim_run(
                     name.as_ptr(),
                     launch.grid.as_ptr(),
                     launch.threads,
                     launch.shared as usize,
-                    launch.arguments.words().as_ptr(),
+                    arguments.as_ptr(),
                     seed,
                 )
             };
-            // The shim reads words one after another: that they begin where the driver of a GPU would look is checked here.
-            let ends = launch.arguments.starts().skip(1).chain([launch.arguments.words().len()]);
-            assert!(launch.arguments.starts().zip(ends).all(|(start, end)| start < end));
             match status {
                 0 => {}
-                1 => panic!("there is no kernel {}", launch.kernel),
-                _ => panic!("{}: threads wait for others that never come; seed {seed}", launch.kernel),
+                1 => return Err(DriverError::Failed(format!("there is no kernel {}", launch.kernel))),
+                _ => {
+                    let kernel = launch.kernel;
+                    let reason = format!("{kernel}: threads wait for others that never come; seed {seed}");
+                    return Err(DriverError::Failed(reason));
+                }
             }
         }
         Ok(())

@@ -50,8 +50,8 @@ impl Matrix {
             Scale::new((1 << 22) + s.next() as u32 % (1 << 22), s.symmetric(20) as i32 - 30).unwrap()
         };
         let scales = (0..outputs).map(|_| scale(s)).collect();
-        let groups = grouped
-            .then(|| (0..outputs * inputs.div_ceil(32)).map(|_| 1 + (s.next() % 255) as u8).collect());
+        let groups =
+            grouped.then(|| (0..outputs * inputs.div_ceil(32)).map(|_| 1 + (s.next() % 255) as u8).collect());
         Self { bytes, scales, groups, inputs }
     }
 
@@ -122,7 +122,8 @@ fn attended<B: Backend>(backend: &B, case: &Steps) -> Result<Vec<(Vec<i16>, i32)
     let mut s = Stream(case.seed);
     let shape = KvShape { layers: 2, attention: case.shape, capacity: 300 };
     let sequences = case.steps[0].len();
-    let mut caches: Vec<B::KvCache> = (0..sequences).map(|_| backend.kv_cache(shape)).collect::<Result<_, _>>()?;
+    let mut caches: Vec<B::KvCache> =
+        (0..sequences).map(|_| backend.kv_cache(shape)).collect::<Result<_, _>>()?;
     let mut at = vec![0; sequences];
     let mut answers = Vec::new();
     for (i, step) in case.steps.iter().enumerate() {

@@ -6,6 +6,8 @@
 
 mod answers;
 mod encode;
+mod failover;
+mod locate;
 mod options;
 mod prefix;
 mod processor;
@@ -31,6 +33,8 @@ use prefix::PrefixCache;
 use scheduler::Scheduler;
 
 pub use answers::{Answers, Claims, Witness, Witnessed};
+pub use failover::Failover;
+pub use locate::{LocateError, Located, locate};
 pub use options::EngineOptions;
 pub use processor::{BackendChoice, Processor};
 pub use scheduler::{Served, Statistics};
@@ -239,6 +243,8 @@ pub struct Engine<B: Backend> {
     graph: Graph<B>,
     scheduler: Scheduler<B>,
     prefixes: PrefixCache<B::KvCache>,
+    /// Rows of one step of a sequence by itself: bounds the workspace, cannot change a result.
+    chunk: usize,
 }
 
 impl<B: Backend> Engine<B> {
@@ -256,6 +262,7 @@ impl<B: Backend> Engine<B> {
             graph: Graph::load(bundle, &*backend)?,
             scheduler: Scheduler::new(options),
             prefixes: PrefixCache::new(&*backend, &manifest, options.prefix_cache_bytes),
+            chunk: options.limits().1,
             manifest,
             backend,
         })

@@ -18,6 +18,12 @@ impl EngineOptions {
 
     pub(super) const DEFAULT: Self = Self { lanes: 16, rows: 128, prefix_cache_bytes: 256 << 20 };
 
+    /// The same for a device that is not busy with fewer rows.
+    #[must_use]
+    pub const fn for_devices(self) -> Self {
+        Self { rows: 512, lanes: 64, ..self }
+    }
+
     /// Lanes and rows as they can be.
     pub(super) fn limits(self) -> (usize, usize) {
         let lanes = self.lanes.max(1);

@@ -5,9 +5,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use metis_kernels::golden::{SelfTestError, SelfTestReport, selftest};
-use metis_kernels::{BackendError, Cpu, CpuKind, Scalar};
+use metis_kernels::{BackendError, Cpu, CpuKind, Scalar, TokenId};
 
-use super::{Engine, EngineOptions, InferenceModel, LoadError};
+use super::{Engine, EngineOptions, InferenceModel, LoadError, LocateError, Located, locate};
 use crate::bundle::Bundle;
 
 /// Which CPU backend to use. The answers do not depend on it.
@@ -86,6 +86,14 @@ impl Processor {
             Self::Scalar(backend) => Arc::new(Engine::load_with(bundle, Arc::clone(backend), options)?),
             Self::Cpu(backend) => Arc::new(Engine::load_with(bundle, Arc::clone(backend), options)?),
         })
+    }
+
+    /// Runs a model on the reference and on this backend in step.
+    pub fn locate(&self, bundle: &Bundle, prompt: Vec<TokenId>) -> Result<Located, LocateError> {
+        match self {
+            Self::Scalar(backend) => locate(bundle, Arc::clone(backend), prompt),
+            Self::Cpu(backend) => locate(bundle, Arc::clone(backend), prompt),
+        }
     }
 
     /// Compares the backend with the golden vectors.

@@ -5,9 +5,6 @@ use metis_kernels::{Backend, Row, TokenId};
 use super::{Engine, InferenceError};
 use crate::graph::Workspace;
 
-/// Rows of one prefill step: bounds the workspace, cannot change a result.
-pub(super) const CHUNK: usize = 128;
-
 /// A sequence that is fed token by token or many at a time, with the same result.
 #[derive(Debug)]
 pub struct Session<'a, B: Backend> {
@@ -24,7 +21,7 @@ impl<'a, B: Backend> Session<'a, B> {
             return Err(InferenceError::EmptyPrompt);
         }
         let (backend, m) = (&*engine.backend, &engine.manifest);
-        let rows = capacity.min(CHUNK);
+        let rows = capacity.min(engine.chunk);
         Ok(Self {
             cache: engine.graph.kv_cache(backend, m, capacity)?,
             workspace: Workspace::new(backend, m, rows, rows)?,
@@ -86,7 +83,7 @@ impl<'a, B: Backend> Session<'a, B> {
         // A prompt is fed at the start, and only what follows its last token is asked for.
         let prompt = if self.position == 0 && !all { tokens } else { &[] };
         self.position = self.engine.restore(prompt, self.position, usize::MAX, &mut self.cache)?;
-        for chunk in tokens[self.position - start..].chunks(CHUNK) {
+        for chunk in tokens[self.position - start..].chunks(self.engine.chunk) {
             let fed = self.position..self.position + chunk.len();
             let rows: Vec<Row> = fed.clone().map(|position| Row { sequence: 0, position }).collect();
             self.position = fed.end;

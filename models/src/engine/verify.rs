@@ -6,7 +6,6 @@
 
 use metis_kernels::{Backend, Row, SampleRequest, TokenId};
 
-use super::session::CHUNK;
 use super::{Engine, Finish, Generation, InferenceError, Request, Step, allowed};
 use crate::graph::Workspace;
 
@@ -68,13 +67,13 @@ pub(super) fn verify<B: Backend>(
     let mut position = 0;
     let mut guide = engine.guide(request);
     if choices > 0 {
-        let rows = tokens.len().min(CHUNK);
+        let rows = tokens.len().min(engine.chunk);
         let mut cache = engine.graph.kv_cache(backend, manifest, tokens.len())?;
         let mut workspace = Workspace::new(backend, manifest, rows, rows.min(choices))?;
         let (mut samples, mut chosen) = (Vec::new(), Vec::new());
         let restored = engine.restore(&request.prompt, 0, usize::MAX, &mut cache)?;
-        for (chunk, fed) in tokens[restored..].chunks(CHUNK).enumerate() {
-            let start = restored + chunk * CHUNK;
+        for (chunk, fed) in tokens[restored..].chunks(engine.chunk).enumerate() {
+            let start = restored + chunk * engine.chunk;
             let rows: Vec<Row> =
                 (start..start + fed.len()).map(|position| Row { sequence: 0, position }).collect();
             let wanted: Vec<usize> = (first.saturating_sub(start).min(fed.len())..fed.len()).collect();

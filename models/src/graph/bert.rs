@@ -91,7 +91,8 @@ impl<B: Backend> Bert<B> {
         backend.embed(&self.positions, &ws.positions, Scale::ONE, &mut ws.delta)?;
         backend.add(&mut ws.x, &ws.delta)?;
         backend.normalise(&mut ws.x, &self.embedding_norm)?;
-        for layer in &self.layers {
+        for (i, layer) in self.layers.iter().enumerate() {
+            backend.begin_layer(Some(i));
             backend.quantise(&ws.x, &mut ws.normed)?;
             layer.query.forward(backend, &ws.normed, &mut ws.q)?;
             layer.key.forward(backend, &ws.normed, &mut ws.k)?;
@@ -108,6 +109,7 @@ impl<B: Backend> Bert<B> {
             backend.add(&mut ws.x, &ws.delta)?;
             backend.normalise(&mut ws.x, &layer.mlp_norm)?;
         }
+        backend.begin_layer(None);
         Ok(())
     }
 

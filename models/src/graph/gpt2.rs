@@ -75,7 +75,8 @@ impl<B: Backend> Gpt2<B> {
         positions(rows, &mut ws.positions);
         backend.embed(&self.positions, &ws.positions, Scale::ONE, &mut ws.delta)?;
         backend.add(&mut ws.x, &ws.delta)?;
-        for layer in &self.layers {
+        for (i, layer) in self.layers.iter().enumerate() {
+            backend.begin_layer(Some(i));
             backend.norm(&ws.x, &layer.attention_norm, &mut ws.normed)?;
             layer.query.forward(backend, &ws.normed, &mut ws.q)?;
             layer.key.forward(backend, &ws.normed, &mut ws.k)?;
@@ -90,6 +91,7 @@ impl<B: Backend> Gpt2<B> {
             layer.down.forward(backend, &ws.gated, &mut ws.delta)?;
             backend.add(&mut ws.x, &ws.delta)?;
         }
+        backend.begin_layer(None);
         if wanted.is_empty() {
             return Ok(());
         }

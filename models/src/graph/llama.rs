@@ -99,7 +99,8 @@ impl<B: Backend> Llama<B> {
         wanted: &[usize],
     ) -> Result<(), BackendError> {
         backend.embed(&self.embedding, tokens, self.embedding_factor, &mut ws.x)?;
-        for layer in &self.layers {
+        for (i, layer) in self.layers.iter().enumerate() {
+            backend.begin_layer(Some(i));
             backend.norm(&ws.x, &layer.attention_norm, &mut ws.normed)?;
             layer.query.forward(backend, &ws.normed, &mut ws.q)?;
             layer.key.forward(backend, &ws.normed, &mut ws.k)?;
@@ -129,6 +130,7 @@ impl<B: Backend> Llama<B> {
             }
             backend.add(&mut ws.x, &ws.delta)?;
         }
+        backend.begin_layer(None);
         if wanted.is_empty() {
             return Ok(());
         }

@@ -54,7 +54,8 @@ pub struct Model {
 #[derive(Serialize)]
 struct Answer {
     shape: String,
-    backend: &'static str,
+    /// Instructions, or the device.
+    backend: String,
     threads: u16,
     /// Bytes of weights that a token reads.
     weight_bytes: u64,
@@ -69,6 +70,14 @@ struct Answer {
     bandwidth_fraction: f64,
     prefill_vs_candle: Option<f64>,
     decode_vs_candle: Option<f64>,
+    /// Of a device: products and sums of bytes of the long prefill in 10^12 a second, two byte products for each weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    integer_top_s: Option<f64>,
+    /// Of a device: over the CPU's backend with `--threads` threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefill_vs_cpu: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decode_vs_cpu: Option<f64>,
 }
 
 /// What one round measured, in tokens per second.
@@ -82,18 +91,22 @@ struct Round {
     verify: f64,
     peer_prefill: Option<f64>,
     peer_decode: Option<f64>,
+    /// Prefill and decoding on the CPU, where the model runs on a device.
+    cpu: Option<(f64, f64)>,
 }
 
 impl Model {
     pub(super) fn run(self, global: &Global, report: Report) -> anyhow::Result<ExitCode> {
-        let processor = global.processor()?;
+        let machine = global.machine()?;
         let (bundle, shape) = self.bundle()?;
         let manifest = bundle.manifest().clone();
         let start = Instant::now();
         // Every round is to compute its prompts.
-        let model = processor.load(&bundle, EngineOptions::UNCACHED)?;
-        let load_seconds = start.elapsed().as_secs_f64();
-        drop(bundle);
+        let cpu =
+            machine.gpu().map(|_| machine.processor().load(&bundle, EngineOptions::UNCACHED)).transpose()?;
+        let start_of_load = start.elapsed();
+        let model = machine.load(bundle, EngineOptions::UNCACHED)?;
+        let load_seconds = (start.elapsed() - start_of_load).as_secs_f64();
         let needed = PREFILL[0].max(DECODE).max(VERIFY) + 1;
         if manifest.context < needed {
             bail!(
@@ -108,7 +121,16 @@ impl Model {
         progress.set_length(self.rounds.into());
         let mut rounds = Vec::new();
         for _ in 0..self.rounds {
-            rounds.push(round(&*model, peer.as_mut(), global.threads.into())?);
+            let stream = match machine.gpu() {
+                Some(gpu) => bandwidth::copy(gpu)?,
+                None => bandwidth::stream(global.threads.into()),
+            };
+            let mut own = round(&*model, peer.as_mut(), stream)?;
+            if let Some(cpu) = &cpu {
+                let cpu = round(&**cpu, None, stream)?;
+                own.cpu = Some((cpu.prefill, cpu.decode));
+            }
+            rounds.push(own);
             progress.inc(1);
         }
         progress.finish_and_clear();
@@ -120,7 +142,7 @@ impl Model {
         let bytes = weight_bytes as f64 / 1e9;
         let answer = Answer {
             shape,
-            backend: processor.name(),
+            backend: machine.name(),
             threads: global.threads,
             weight_bytes,
             load_seconds,
@@ -134,6 +156,13 @@ impl Model {
             bandwidth_fraction: of(&|r| r.decode * bytes / r.stream),
             prefill_vs_candle: some(&|r| r.peer_prefill.map(|peer| r.prefill / peer)),
             decode_vs_candle: some(&|r| r.peer_decode.map(|peer| r.decode / peer)),
+            integer_top_s: some(&|r| {
+                // The head is computed for the last row alone.
+                let operations = 4.0 * work.linear_macs as f64 / 1e12;
+                r.prefill_long.filter(|_| r.cpu.is_some()).map(|rate| rate * operations)
+            }),
+            prefill_vs_cpu: some(&|r| r.cpu.map(|cpu| r.prefill / cpu.0)),
+            decode_vs_cpu: some(&|r| r.cpu.map(|cpu| r.decode / cpu.1)),
         };
         report.finish(&answer, || text(&answer))?;
         Ok(ExitCode::SUCCESS)
@@ -157,11 +186,11 @@ impl Model {
 fn round(
     model: &dyn InferenceModel,
     mut peer: Option<&mut QuantisedPeer>,
-    threads: usize,
+    stream: f64,
 ) -> anyhow::Result<Round> {
     let vocabulary = model.manifest().vocabulary;
     let tokens: Vec<TokenId> = (0..PREFILL[1]).map(|i| TokenId((i * 17 % vocabulary) as u32)).collect();
-    let mut round = Round { stream: bandwidth::stream(threads), ..Round::default() };
+    let mut round = Round { stream, ..Round::default() };
     round.prefill = rate(PREFILL[0], || Ok(model.last_logits(&tokens[..PREFILL[0]])?))?.0;
     if let Some(peer) = peer.as_mut() {
         round.peer_prefill = Some(rate(PREFILL[0], || Ok(peer.feed(&tokens[..PREFILL[0]], 0)?))?.0);
@@ -244,12 +273,21 @@ fn text(answer: &Answer) -> String {
     let _ = writeln!(text, "decode  {DECODE:>5}  {:>9.1} tokens/s{decode}", answer.decode_tok_s);
     let _ = writeln!(
         text,
-        "               {:>9.1} GB/s, {:.0} % of the {:.1} GB/s that reading memory reaches",
+        "               {:>9.1} GB/s, {:.0} % of the {:.1} GB/s that the memory gives",
         answer.decode_gb_s,
         100.0 * answer.bandwidth_fraction,
         answer.stream_gb_s
     );
     let _ = writeln!(text, "batch   {BATCH:>5}  {:>9.1} tokens/s", answer.batch8_tok_s);
     let _ = writeln!(text, "verify  {VERIFY:>5}  {:>9.2} times as fast as generating", answer.verify_speedup);
+    if let (Some(operations), Some(prefill), Some(decode)) =
+        (answer.integer_top_s, answer.prefill_vs_cpu, answer.decode_vs_cpu)
+    {
+        let _ = writeln!(text, "               {operations:>9.2} TOP/s in the long prefill");
+        let _ = writeln!(
+            text,
+            "               {prefill:.1} and {decode:.1} times the CPU's prefill and decoding"
+        );
+    }
     text
 }

@@ -58,7 +58,7 @@ pub(crate) fn open(path: &Path) -> anyhow::Result<Bundle> {
 fn load(path: &Path, global: &Global) -> anyhow::Result<Arc<dyn InferenceModel>> {
     let bundle = open(path)?;
     global
-        .processor()?
-        .load(&bundle, global.engine_options())
+        .machine()?
+        .load(bundle, global.engine_options())
         .with_context(|| format!("bundle {}", path.display()))
 }

@@ -3,6 +3,9 @@
 use std::thread;
 use std::time::Instant;
 
+use metis_gpu::{Driver, Gpu};
+use metis_kernels::BackendError;
+
 /// Larger than any cache.
 const BYTES: usize = 256 << 20;
 
@@ -21,6 +24,21 @@ pub(super) fn stream(threads: usize) -> f64 {
             BYTES as f64 / 1e9 / start.elapsed().as_secs_f64()
         })
         .fold(0.0, f64::max)
+}
+
+/// Gigabytes per second that a device reads and writes together when it copies, the best of three passes.
+pub(super) fn copy<D: Driver>(gpu: &Gpu<D>) -> Result<f64, BackendError> {
+    /// Copies in a pass: their beginning and end weigh little.
+    const TIMES: usize = 10;
+    // Less where the device has less.
+    let bytes = [BYTES, BYTES / 16].into_iter().find(|&bytes| gpu.copy(bytes, 1).is_ok()).unwrap_or(1 << 20);
+    let mut best = 0.0;
+    for _ in 0..3 {
+        let start = Instant::now();
+        gpu.copy(bytes, TIMES)?;
+        best = f64::max(best, (2 * bytes * TIMES) as f64 / 1e9 / start.elapsed().as_secs_f64());
+    }
+    Ok(best)
 }
 
 /// Sums in four streams: several reach more of the bandwidth than one.

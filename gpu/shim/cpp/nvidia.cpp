@@ -1,0 +1,139 @@
+// The functions of NVIDIA's driver that `metis-gpu` calls, on the shim: with it, a machine without a GPU executes the very code that
+// calls the driver. Everything happens at once, so a stream is nothing; a capture keeps launches with copies of their arguments.
+//
+// The environment can ask for faults: METIS_FAKE_LOST_AFTER=N loses the device after N launches, METIS_FAKE_WRONG=1 changes a bit of what
+// is copied back, METIS_FAKE_SKIP=kernel leaves a kernel out, METIS_FAKE_MEMORY=N is the memory in bytes, METIS_FAKE_CAPABILITY=N the major compute capability.
+
+#include "shim.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace {
+
+enum Result { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LOST = 700 };
+
+long setting(const char *name, long otherwise) {
+    const char *text = getenv(name);
+    return text ? atol(text) : otherwise;
+}
+
+struct Launch {
+    const shim::Found *kernel;
+    unsigned grid[3], threads, shared;
+    std::vector<std::vector<unsigned char>> arguments;
+};
+
+struct Graph {
+    std::vector<Launch> launches;
+};
+
+std::map<uint64_t, size_t> sizes_of_memory;
+size_t used_memory = 0;
+long launches_left = setting("METIS_FAKE_LOST_AFTER", -1);
+uint64_t next_seed = 1;
+bool capturing = false;
+std::vector<Launch> captured;
+unsigned graph_launches = 0;
+
+Result start(const Launch &launch) {
+    if (launches_left == 0) return LOST;
+    const char *skipped = getenv("METIS_FAKE_SKIP");
+    if (skipped && launch.kernel == shim::find(skipped)) return OK;
+    if (launches_left > 0) launches_left--;
+    std::vector<const void *> arguments;
+    for (auto &argument : launch.arguments) arguments.push_back(argument.data());
+    next_seed += 0x9e3779b97f4a7c15ull;
+    return shim::run(*launch.kernel, launch.grid, launch.threads, launch.shared, arguments.data(), next_seed) == 0 ? OK : LOST;
+}
+
+} // namespace
+
+extern "C" {
+
+int cuInit(unsigned) { return OK; }
+int cuDeviceGetCount(int *count) { return *count = 1, OK; }
+int cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal == 0 ? OK : INVALID_VALUE; }
+int cuDeviceGetName(char *name, int length, int) { return snprintf(name, length, "a shim"), OK; }
+int cuDeviceGetAttribute(int *value, int attribute, int) {
+    return *value = attribute == 75 ? (int)setting("METIS_FAKE_CAPABILITY", 9) : 0, OK;
+}
+int cuDevicePrimaryCtxRetain(void **context, int) { return *context = &used_memory, OK; }
+int cuDevicePrimaryCtxRelease_v2(int) {
+    if (getenv("METIS_FAKE_REPORT")) fprintf(stderr, "graphs launched: %u\n", graph_launches);
+    return OK;
+}
+int cuCtxSetCurrent(void *) { return OK; }
+int cuStreamCreate(void **stream, unsigned) { return *stream = &capturing, OK; }
+int cuStreamDestroy_v2(void *) { return OK; }
+int cuStreamSynchronize(void *) { return launches_left == 0 ? LOST : OK; }
+int cuModuleLoadData(void **module, const void *image) {
+    return *module = &captured, strstr((const char *)image, ".version 7.0") ? OK : INVALID_VALUE;
+}
+int cuModuleUnload(void *) { return OK; }
+int cuModuleGetFunction(void **function, void *, const char *name) {
+    return *function = (void *)shim::find(name), *function ? OK : NOT_FOUND;
+}
+int cuMemGetInfo_v2(size_t *free, size_t *total) {
+    *total = (size_t)setting("METIS_FAKE_MEMORY", 4l << 30);
+    return *free = *total - used_memory, OK;
+}
+int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+    if (used_memory + bytes > (size_t)setting("METIS_FAKE_MEMORY", 4l << 30)) return OUT_OF_MEMORY;
+    *address = (uint64_t)aligned_alloc(256, (bytes + 255) / 256 * 256);
+    memset((void *)*address, 0xcd, bytes);
+    sizes_of_memory[*address] = bytes;
+    return used_memory += bytes, OK;
+}
+int cuMemFree_v2(uint64_t address) {
+    auto found = sizes_of_memory.find(address);
+    if (found == sizes_of_memory.end()) return INVALID_VALUE;
+    used_memory -= found->second;
+    sizes_of_memory.erase(found);
+    return free((void *)address), OK;
+}
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *) {
+    if (launches_left == 0) return LOST;
+    return memcpy((void *)to, from, bytes), OK;
+}
+int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *) {
+    if (launches_left == 0) return LOST;
+    memcpy(to, (const void *)from, bytes);
+    if (setting("METIS_FAKE_WRONG", 0)) *(unsigned char *)to ^= 1;
+    return OK;
+}
+int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned, unsigned shared, void *,
+                   void **arguments, void **) {
+    Launch launch{(const shim::Found *)function, {x, y, z}, threads, shared, {}};
+    const size_t *sizes = launch.kernel->sizes;
+    for (size_t i = 0; sizes[i] != 0; i++) {
+        const unsigned char *bytes = (const unsigned char *)arguments[i];
+        launch.arguments.emplace_back(bytes, bytes + sizes[i]);
+    }
+    if (!capturing) return start(launch);
+    return captured.push_back(launch), OK;
+}
+int cuStreamBeginCapture_v2(void *, int) { return capturing = true, captured.clear(), OK; }
+int cuStreamEndCapture(void *, void **graph) {
+    capturing = false;
+    return *graph = new Graph{captured}, OK;
+}
+int cuGraphInstantiateWithFlags(void **instance, void *graph, unsigned long long) { return *instance = new Graph(*(Graph *)graph), OK; }
+int cuGraphDestroy(void *graph) { return delete (Graph *)graph, OK; }
+int cuGraphExecDestroy(void *graph) { return delete (Graph *)graph, OK; }
+int cuGraphLaunch(void *instance, void *) {
+    graph_launches++;
+    for (const Launch &launch : ((Graph *)instance)->launches) {
+        Result result = start(launch);
+        if (result != OK) return result;
+    }
+    return OK;
+}
+int cuGetErrorString(int error, const char **text) {
+    return *text = error == LOST ? "an illegal memory access was encountered" : error == OUT_OF_MEMORY ? "out of memory" : "invalid value", OK;
+}
+int cuGetErrorName(int, const char **text) { return *text = "CUDA_ERROR", OK; }
+}
