@@ -4,6 +4,7 @@
 //! read them without this crate.
 
 mod answers;
+mod batches;
 mod cases;
 mod selftest;
 mod vectors;

@@ -21,16 +21,16 @@ impl Stream {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 
-    fn symmetric(&mut self, limit: i64) -> i64 {
+    pub(super) fn symmetric(&mut self, limit: i64) -> i64 {
         self.below(2 * limit as u64 + 1) as i64 - limit
     }
 
     /// Values with a magnitude of up to `bits` bits; a few are much larger than the rest, as in real models.
-    fn values(&mut self, count: usize, bits: u32) -> Vec<i64> {
+    pub(super) fn values(&mut self, count: usize, bits: u32) -> Vec<i64> {
         (0..count)
             .map(|_| {
                 let bits = if self.below(16) == 0 { bits } else { bits.saturating_sub(4).max(1) };
@@ -39,7 +39,7 @@ impl Stream {
             .collect()
     }
 
-    fn scales(&mut self, count: usize) -> (Vec<i64>, Vec<i64>) {
+    pub(super) fn scales(&mut self, count: usize) -> (Vec<i64>, Vec<i64>) {
         let half = 1i64 << (MANTISSA_BITS - 1);
         let mantissas = (0..count).map(|_| half + self.below(half as u64) as i64).collect();
         let exponents = (0..count).map(|_| -30 - self.below(6) as i64).collect();

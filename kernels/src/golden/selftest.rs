@@ -1,11 +1,11 @@
-//! The self-test of a backend: golden vectors first, then a digest over larger seeded cases.
+//! The self-test of a backend: golden vectors first, then a digest over larger seeded cases, and calls of many rows next to the reference.
 
 use alloy_primitives::{B256, Keccak256, b256};
 use thiserror::Error;
 
 use super::answers::{AnswerError, Answers, difference, kernel};
 use super::cases::{KERNELS, synthetic};
-use super::{FILES, parse};
+use super::{FILES, batches, parse};
 use crate::backend::Backend;
 
 /// The digest of every correct backend.
@@ -48,7 +48,7 @@ pub struct KernelMismatch {
     pub line: String,
 }
 
-/// Runs every kernel on known inputs and compares each answer.
+/// Runs every kernel on known inputs and compares each answer; then kernels of many rows, long sequences and choices with the reference's.
 pub fn selftest<B: Backend>(backend: &B) -> Result<SelfTestReport, SelfTestError> {
     let mut cases = 0;
     for (file, text) in FILES {
@@ -80,6 +80,7 @@ pub fn selftest<B: Backend>(backend: &B) -> Result<SelfTestReport, SelfTestError
             cases += 1;
         }
     }
+    cases += batches::check(backend)?;
     let digest = hasher.finalize();
     if digest == EXPECTED_DIGEST {
         Ok(SelfTestReport { cases, digest })
