@@ -1,6 +1,6 @@
-// Attention over a paged key-value cache with the order-free softmax, in five passes: keys, values and queries are quantised; scores and
-// their maximum; weights and their sum; sums of values; the end. Maxima and sums of the passes are integers, so blocks may add to them in
-// any order.
+// Attention over a paged key-value cache with the order-free softmax. Keys, values and queries are quantised; then, if a row sees few
+// positions, one block does a head. If it sees many, blocks share them in passes: scores and their maximum; weights and their sum; sums of
+// values; the end. Maxima and sums of the passes are integers, so blocks may add to them in any order.
 
 // Positions of a page: the blocks in which prefixes are kept.
 const int PAGE = 16;
@@ -89,8 +89,31 @@ DEVICE int quantise_head(Reduction &shared, const int *x, int count, i8 *high, i
     return shift - 16;
 }
 
+// What is done to a head before it is quantised: a norm, if there are gains, and a rotation, if there are rotations.
+struct HeadWork {
+    const int *gains, *biases;
+    i64 epsilon;
+    const Int2 *rotations;
+    const u32 *positions;
+};
+
+DEVICE void begin_head(Reduction &shared, HeadWork work, int *x, i64 row, int count) {
+    if (work.gains) {
+        Norm norm{work.gains, work.biases, work.epsilon, count};
+        Factor factor = norm_factor(shared, x, norm);
+        for (int i = thread_index(); i < count; i += threads()) x[i] = normalised_number(x, norm, factor, i);
+        block_barrier();
+    }
+    if (work.rotations) {
+        int pairs = count / 2;
+        const Int2 *rotations = work.rotations + (i64)work.positions[row] * pairs;
+        for (int i = thread_index(); i < pairs; i += threads()) rotate(x + i, x + i + pairs, rotations[i]);
+        block_barrier();
+    }
+}
+
 // Blocks `(row, head)`, first the key-value heads, then the query heads.
-KERNEL(attention_begin, Call call, const int *q, const int *k, const int *v) {
+KERNEL(attention_begin, Call call, int *q, int *k, const int *v, HeadWork of_query, HeadWork of_key) {
     SHARED(Reduction, shared);
     const Layer &layer = call.layer;
     const Scratch &scratch = call.scratch;
@@ -98,10 +121,12 @@ KERNEL(attention_begin, Call call, const int *q, const int *k, const int *v) {
     RowInfo info = call.rows[row];
     int count = layer.head_dim;
     if (block_y() < (u32)layer.kv_heads) {
-        if (!info.kept) return;
         int head = block_y();
+        int *key = k + (row * layer.kv_heads + head) * count;
+        const int *value = v + (row * layer.kv_heads + head) * count;
+        begin_head(shared, of_key, key, row, count);
+        if (!info.kept) return;
         Place place = place_of(call, info, head, info.position);
-        const int *key = k + (row * layer.kv_heads + head) * count, *value = v + (row * layer.kv_heads + head) * count;
         int exponent = quantise_head(shared, key, count, keys_high(layer, place), keys_low(layer, place), layer.stride);
         u64 max = 0;
         for (int i = thread_index(); i < count; i += threads()) max = MaxOf::of(max, magnitude(value[i]));
@@ -115,6 +140,7 @@ KERNEL(attention_begin, Call call, const int *q, const int *k, const int *v) {
         }
     } else {
         i64 slot = row * layer.heads + (block_y() - layer.kv_heads);
+        begin_head(shared, of_query, q + slot * count, row, count);
         int exponent = quantise_head(shared, q + slot * count, count, scratch.query_high + slot * layer.stride,
                                      scratch.query_low + slot * layer.stride, layer.stride);
         for (int i = thread_index(); i < count; i += threads()) scratch.sums[slot * count + i] = 0;
@@ -126,11 +152,103 @@ KERNEL(attention_begin, Call call, const int *q, const int *k, const int *v) {
     }
 }
 
+DEVICE int score_of(const Call &call, i64 slot, Place place) {
+    const Layer &layer = call.layer;
+    const i8 *query_high = call.scratch.query_high + slot * layer.stride, *query_low = call.scratch.query_low + slot * layer.stride;
+    const i8 *key_high = keys_high(layer, place), *key_low = keys_low(layer, place);
+    int high = 0, middle = 0, low = 0;
+    for (int i = 0; i < layer.stride; i += 16) {
+        Int4 kh = *(const Int4 *)(key_high + i), kl = *(const Int4 *)(key_low + i);
+        Int4 qh = *(const Int4 *)(query_high + i), ql = *(const Int4 *)(query_low + i);
+        high = dot16(qh, kh, high);
+        middle = dot16(qh, kl, dot16(ql, kh, middle));
+        low = dot16(ql, kl, low);
+    }
+    i64 dot = 65536 * (i64)high + 256 * (i64)middle + low;
+    int exponent = call.scratch.query_exponents[slot] + *key_exponent(layer, place) + call.scale.exponent + 16;
+    int score = rescale(dot, call.scale.mantissa, exponent);
+    return call.cap.cap ? soft_capped(call.tables, call.cap, score) : score;
+}
+
+// Ascending as an unsigned number, and zero is below every score.
+DEVICE u64 ordered(int score) { return (u32)score ^ 0x80000000u; }
+DEVICE int score_of_order(u64 order) { return (int)((u32)order ^ 0x80000000u); }
+
+// Positions that one block does by itself.
+const int NEAR = 1024;
+
+struct Near {
+    u64 products[NEAR];
+    // Scores, then the factors of values.
+    int numbers[NEAR];
+    const i8 *values[NEAR];
+    i64 sums[256][4];
+};
+
+// Blocks `(row, head)` of 64 to 256 threads, rows that see at most `NEAR` positions: the whole head. The ends of heads are left as rows that wait
+// to be quantised, in `sums`, with a part for each head.
+THREADS(256, 2)
+KERNEL(attention_near, Call call, u64 *maxima) {
+    SHARED(Near, near);
+    SHARED(Reduction, shared);
+    const Layer &layer = call.layer;
+    i64 row = block_x();
+    int head = block_y(), kv_head = head / (layer.heads / layer.kv_heads);
+    i64 slot = row * layer.heads + head;
+    RowInfo info = call.rows[row];
+    Seen range = seen(layer, info);
+    u32 count = range.end - range.first;
+    u64 top = 0;
+    for (u32 i = thread_index(); i < count; i += threads()) {
+        Place place = place_of(call, info, kv_head, range.first + i);
+        int score = score_of(call, slot, place);
+        near.numbers[i] = score;
+        near.values[i] = values_of(layer, place);
+        // For a moment the values' maximum.
+        near.products[i] = *value_maximum(layer, place);
+        top = MaxOf::of(top, ordered(score));
+    }
+    int highest = score_of_order(block_reduce<MaxOf>(shared, top));
+    u64 weight_sum = 0, product_maximum = 0;
+    for (u32 i = thread_index(); i < count; i += threads()) {
+        u64 weight = exp2_neg(call.tables, (u64)((i64)highest - near.numbers[i]));
+        near.products[i] *= weight;
+        weight_sum += weight;
+        product_maximum = MaxOf::of(product_maximum, near.products[i]);
+    }
+    weight_sum = block_reduce<SumOf>(shared, weight_sum);
+    product_maximum = block_reduce<MaxOf>(shared, product_maximum);
+    int shift = activation_shift(product_maximum);
+    for (u32 i = thread_index(); i < count; i += threads()) near.numbers[i] = (int)shift_by((i64)near.products[i], shift);
+    block_barrier();
+    // A thread takes four channels, and as many threads share the positions as there are.
+    u32 quads = layer.stride / 4, shares = threads() / quads, quad = thread_index() % quads, share = thread_index() / quads;
+    i64 sums[4] = {};
+    for (u32 p = share; p < count && share < shares; p += shares) {
+        int factor = near.numbers[p], bytes = *(const int *)(near.values[p] + 4 * quad);
+        UNROLL
+        for (int c = 0; c < 4; c++) sums[c] += factor * (int)(i8)(bytes >> 8 * c);
+    }
+    UNROLL
+    for (int c = 0; c < 4; c++) near.sums[thread_index()][c] = sums[c];
+    block_barrier();
+    Scale scale = normaliser(weight_sum);
+    u64 max = 0;
+    for (u32 i = thread_index(); i < (u32)layer.head_dim; i += threads()) {
+        i64 sum = 0;
+        for (u32 s = 0; s < shares; s++) sum += near.sums[s * quads + i / 4][i % 4];
+        int value = rescale(sum, scale.mantissa, shift + scale.exponent);
+        call.scratch.sums[slot * layer.head_dim + i] = (u64)(i64)value;
+        max = MaxOf::of(max, magnitude(value));
+    }
+    max = block_reduce<MaxOf>(shared, max);
+    if (thread_index() == 0) maxima[slot] = max;
+}
+
 // Blocks `(chunk, key-value head, row)`, a thread for each position.
 KERNEL(attention_scores, Call call) {
     SHARED(Reduction, shared);
     const Layer &layer = call.layer;
-    const Scratch &scratch = call.scratch;
     i64 row = call.first_row + block_z();
     RowInfo info = call.rows[row];
     Seen range = seen(layer, info);
@@ -139,26 +257,12 @@ KERNEL(attention_scores, Call call) {
     bool there = index < range.end - range.first;
     int kv_head = block_y(), group = layer.heads / layer.kv_heads;
     Place place = place_of(call, info, kv_head, there ? range.first + index : range.first);
-    const i8 *key_high = keys_high(layer, place), *key_low = keys_low(layer, place);
-    int exponent = *key_exponent(layer, place);
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
         i64 slot = row * layer.heads + head;
-        const i8 *query_high = scratch.query_high + slot * layer.stride, *query_low = scratch.query_low + slot * layer.stride;
-        int high = 0, middle = 0, low = 0;
-        for (int i = 0; i < layer.stride; i += 16) {
-            Int4 kh = *(const Int4 *)(key_high + i), kl = *(const Int4 *)(key_low + i);
-            Int4 qh = *(const Int4 *)(query_high + i), ql = *(const Int4 *)(query_low + i);
-            high = dot16(qh, kh, high);
-            middle = dot16(qh, kl, dot16(ql, kh, middle));
-            low = dot16(ql, kl, low);
-        }
-        i64 dot = 65536 * (i64)high + 256 * (i64)middle + low;
-        int score = rescale(dot, call.scale.mantissa, scratch.query_exponents[slot] + exponent + call.scale.exponent + 16);
-        if (call.cap.cap) score = soft_capped(call.tables, call.cap, score);
+        int score = score_of(call, slot, place);
         if (there) *score_at(call, slot, index) = score;
-        // Ascending as an unsigned number, and zero is below every score.
-        u64 max = block_reduce<MaxOf>(shared, there ? (u64)((u32)score ^ 0x80000000u) : 0);
-        if (thread_index() == 0) atomic_max(scratch.score_maxima + slot, (int)((u32)max ^ 0x80000000u));
+        u64 max = block_reduce<MaxOf>(shared, there ? ordered(score) : 0);
+        if (thread_index() == 0) atomic_max(call.scratch.score_maxima + slot, score_of_order(max));
     }
 }
 

@@ -25,12 +25,14 @@ DEVICE unsigned shuffle_xor(unsigned value, unsigned lanes) {
     return __nvvm_shfl_sync_bfly_i32(0xffffffffu, value, lanes, 31);
 }
 
+// A bit for each lane of the warp.
+DEVICE unsigned ballot(bool condition) { return __nvvm_vote_ballot_sync(0xffffffffu, condition); }
+
 DEVICE unsigned leading_zeros(unsigned long long x) { return __builtin_clzll(x); }
 DEVICE unsigned long long multiply_high(unsigned long long a, unsigned long long b) { return __nvvm_mulhi_ull(a, b); }
 
 // Sums of integers do not depend on their order.
 DEVICE void atomic_add(unsigned long long *at, unsigned long long value) { __nvvm_atom_add_gen_ll((long long *)at, value); }
-DEVICE void atomic_add(unsigned *at, unsigned value) { __nvvm_atom_add_gen_i((int *)at, value); }
 DEVICE void atomic_max(int *at, int value) { __nvvm_atom_max_gen_i(at, value); }
 DEVICE void atomic_max(unsigned long long *at, unsigned long long value) { __nvvm_atom_max_gen_ull(at, value); }
 

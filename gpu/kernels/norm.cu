@@ -38,11 +38,15 @@ DEVICE Factor norm_factor(Reduction &shared, const int *x, Norm norm) {
     // The largest root with `root^2 * sum <= width * 2^(2 half)`, which is what a quotient and a square root give: below 2^31.
     u64 limit_high = 2 * half >= 64 ? (u64)width << (2 * half - 64) : (u64)width >> (64 - 2 * half);
     u64 limit_low = 2 * half >= 64 ? 0 : (u64)width << (2 * half);
+    // Five of its bits at a time: each lane of a warp tries another value of them, and those that are not too large come first.
     u64 root = 0;
-    for (u64 bit = 1ull << 30; bit > 0; bit >>= 1) {
-        u64 square = (root | bit) * (root | bit);
+    for (int shift = 26; shift > -5; shift -= 5) {
+        u64 tried = shift >= 0 ? root + ((u64)(thread_index() % 32) << shift) : root + thread_index() % 2;
+        u64 square = tried * tried;
         u64 high = multiply_high(square, sum), low = square * sum;
-        if (high < limit_high || (high == limit_high && low <= limit_low)) root |= bit;
+        u32 fit = ballot(high < limit_high || (high == limit_high && low <= limit_low));
+        if (shift < 0) root += fit >> 1 & 1;
+        else root += (u64)(bit_length(fit) - 1) << shift;
     }
     return Factor{(i64)root, mean, pre + half - 20};
 }
@@ -52,18 +56,27 @@ DEVICE i64 normed(const int *x, Norm norm, Factor factor, u32 i) {
     return norm.biases ? value + ((i64)norm.biases[i] << 20) : value;
 }
 
-KERNEL(norm, const int *x, const int *gains, const int *biases, i64 epsilon, int width, i8 *high, i8 *low, int *exponents, int stride) {
-    SHARED(Reduction, shared);
-    Norm norm{gains, biases, epsilon, width};
-    i64 row = block_x();
-    x += row * width;
+// Normalises and quantises a row; `write` takes each number. Returns the row's exponent.
+template <class Write> DEVICE int norm_row(Reduction &shared, const int *x, Norm norm, Write write) {
     Factor factor = norm_factor(shared, x, norm);
     u64 max = 0;
-    for (u32 i = thread_index(); i < (u32)width; i += threads()) max = MaxOf::of(max, magnitude(normed(x, norm, factor, i)));
+    for (u32 i = thread_index(); i < (u32)norm.width; i += threads()) max = MaxOf::of(max, magnitude(normed(x, norm, factor, i)));
     int shift = activation_shift(block_reduce<MaxOf>(shared, max));
-    for (u32 i = thread_index(); i < (u32)width; i += threads())
-        write_activation(high, low, row * stride + i, shift_by(normed(x, norm, factor, i), shift));
-    if (thread_index() == 0) exponents[row] = shift - 40;
+    for (u32 i = thread_index(); i < (u32)norm.width; i += threads()) write(i, shift_by(normed(x, norm, factor, i), shift));
+    return shift - 40;
+}
+
+KERNEL(norm, const int *x, const int *gains, const int *biases, i64 epsilon, int width, i8 *high, i8 *low, int *exponents, int stride) {
+    SHARED(Reduction, shared);
+    i64 row = block_x();
+    int exponent = norm_row(shared, x + row * width, Norm{gains, biases, epsilon, width},
+                            [&](u32 i, i64 value) { write_activation(high, low, row * stride + i, value); });
+    if (thread_index() == 0) exponents[row] = exponent;
+}
+
+// Each number is read and replaced by one thread.
+DEVICE int normalised_number(const int *x, Norm norm, Factor factor, u32 i) {
+    return saturate32(round_shift(normed(x, norm, factor, i), 24));
 }
 
 KERNEL(normalise, int *x, const int *gains, const int *biases, i64 epsilon, int width) {
@@ -71,6 +84,5 @@ KERNEL(normalise, int *x, const int *gains, const int *biases, i64 epsilon, int 
     Norm norm{gains, biases, epsilon, width};
     x += (i64)block_x() * width;
     Factor factor = norm_factor(shared, x, norm);
-    // Each number is read and replaced by one thread.
-    for (u32 i = thread_index(); i < (u32)width; i += threads()) x[i] = saturate32(round_shift(normed(x, norm, factor, i), 24));
+    for (u32 i = thread_index(); i < (u32)width; i += threads()) x[i] = normalised_number(x, norm, factor, i);
 }

@@ -59,36 +59,48 @@ DEVICE int gelu_tanh_share(const Tables *tables, int x_q16) {
     return sigmoid(tables, (int)round_shift(x * slope, 30));
 }
 
-template <int activation> DEVICE i64 activated(const Tables *tables, int x) {
+DEVICE i64 activated(const Tables *tables, int activation, int x) {
     int share = activation == SILU        ? sigmoid(tables, x)
                 : activation == GELU_TANH ? gelu_tanh_share(tables, x)
                                           : normal_cdf(tables, x);
     return round_shift((i64)x * share, 30);
 }
 
-template <int activation>
-DEVICE void gate_row(Reduction &shared, const int *gate, const int *up, int width, Activations out, const Tables *tables) {
-    i64 row = block_x();
-    gate += row * width;
-    if (up) up += row * width;
-    u64 max = 0;
-    for (u32 i = thread_index(); i < (u32)width; i += threads())
-        max = MaxOf::of(max, magnitude(activated<activation>(tables, gate[i]) * (up ? up[i] : 1)));
-    int shift = activation_shift(block_reduce<MaxOf>(shared, max));
-    for (u32 i = thread_index(); i < (u32)width; i += threads()) {
-        i64 value = activated<activation>(tables, gate[i]) * (up ? up[i] : 1);
-        write_activation(out.high, out.low, row * out.stride + i, shift_by(value, shift));
-    }
-    if (thread_index() == 0) out.exponents[row] = shift - (up ? 32 : 16);
-}
-
 // The function between the two halves of an MLP, times `up` if there is one, quantised.
 KERNEL(gate, int activation, const int *gate, const int *up, int width, i8 *high, i8 *low, int *exponents, int stride, const Tables *tables) {
     SHARED(Reduction, shared);
-    Activations out{high, low, exponents, stride};
-    if (activation == SILU) gate_row<SILU>(shared, gate, up, width, out, tables);
-    else if (activation == GELU_TANH) gate_row<GELU_TANH>(shared, gate, up, width, out, tables);
-    else gate_row<GELU_ERF>(shared, gate, up, width, out, tables);
+    i64 row = block_x();
+    gate += row * width;
+    if (up) up += row * width;
+    auto value_of = [&](u32 i) { return activated(tables, activation, gate[i]) * (up ? up[i] : 1); };
+    u64 max = 0;
+    for (u32 i = thread_index(); i < (u32)width; i += threads()) max = MaxOf::of(max, magnitude(value_of(i)));
+    int shift = activation_shift(block_reduce<MaxOf>(shared, max));
+    for (u32 i = thread_index(); i < (u32)width; i += threads()) write_activation(high, low, row * stride + i, shift_by(value_of(i), shift));
+    if (thread_index() == 0) exponents[row] = shift - (up ? 32 : 16);
+}
+
+// Rows that wait to be quantised: their numbers, `2^base` each, and the largest magnitude of each of `parts` parts of a row.
+struct Raw {
+    const i64 *values;
+    const u64 *maxima;
+    int parts, base;
+};
+
+// Quantises a row; `write` takes each number. Returns the row's exponent.
+template <class Write> DEVICE int quantise_raw(Reduction &shared, Raw raw, i64 row, int width, Write write) {
+    u64 max = 0;
+    for (int i = thread_index(); i < raw.parts; i += threads()) max = MaxOf::of(max, raw.maxima[row * raw.parts + i]);
+    int shift = activation_shift(block_reduce<MaxOf>(shared, max));
+    for (u32 i = thread_index(); i < (u32)width; i += threads()) write(i, shift_by(raw.values[row * width + i], shift));
+    return shift + raw.base;
+}
+
+KERNEL(finish, Raw raw, int width, i8 *high, i8 *low, int *exponents, int stride) {
+    SHARED(Reduction, shared);
+    i64 row = block_x();
+    int exponent = quantise_raw(shared, raw, row, width, [&](u32 i, i64 value) { write_activation(high, low, row * stride + i, value); });
+    if (thread_index() == 0) exponents[row] = exponent;
 }
 
 const u64 HALF_PI_Q62 = 7244019458077122842ull;
@@ -117,21 +129,26 @@ DEVICE Int2 cos_sin(u64 turns_q64) {
     }
 }
 
-struct Rotations { Int2 of_pair[128]; };
+// The table `[positions, pairs]` of all rotations.
+KERNEL(rotations, const u64 *frequencies, u32 pairs, u64 count, Int2 *out) {
+    u64 i = (u64)block_x() * threads() + thread_index();
+    if (i < count) out[i] = cos_sin(frequencies[i % pairs] * (i / pairs));
+}
+
+DEVICE void rotate(int *low, int *high, Int2 rotation) {
+    i64 a = *low, b = *high, cos = rotation.x, sin = rotation.y;
+    *low = saturate32(round_shift(a * cos - b * sin, 30));
+    *high = saturate32(round_shift(b * cos + a * sin, 30));
+}
 
 // Rotates the heads of a row: a block for each row.
-KERNEL(rope, int *x, int width, int head_dim, const u64 *frequencies, const u32 *positions) {
-    SHARED(Rotations, rotations);
+KERNEL(rope, int *x, int width, int head_dim, const Int2 *rotations, const u32 *positions) {
     u32 pairs = head_dim / 2;
     i64 row = block_x();
-    for (u32 i = thread_index(); i < pairs; i += threads()) rotations.of_pair[i] = cos_sin(frequencies[i] * positions[row]);
-    block_barrier();
     x += row * width;
+    rotations += (i64)positions[row] * pairs;
     for (u32 i = thread_index(); i < (u32)width / 2; i += threads()) {
-        u32 head = i / pairs, pair = i % pairs;
-        int *low = x + head * head_dim + pair, *high = low + pairs;
-        i64 a = *low, b = *high, cos = rotations.of_pair[pair].x, sin = rotations.of_pair[pair].y;
-        *low = saturate32(round_shift(a * cos - b * sin, 30));
-        *high = saturate32(round_shift(b * cos + a * sin, 30));
+        int *low = x + i / pairs * head_dim + i % pairs;
+        rotate(low, low + pairs, rotations[i % pairs]);
     }
 }

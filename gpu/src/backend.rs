@@ -9,23 +9,17 @@ use metis_kernels::{
     Activation, Attention, Backend, BackendError, KvShape, LinearWeights, NormWeights, Row, SampleRequest,
     Scale, SoftCap, TokenId, activation,
 };
+use smallvec::smallvec;
 
 use crate::buffers::{
     Activations, Bias, Linear, Norm, Residual, Rope, filled, i32_bytes, le_bytes, u32_bytes,
 };
 use crate::cache::{self, KvCache, Pool};
 use crate::choose;
-use crate::driver::{Arguments, Driver, Launch};
-use crate::queue::{Buffer, Operation, Queue};
-
-/// Rows that are multiplied by vectors of byte products; more are by tiles.
-const FEW_ROWS: usize = 8;
-/// Threads of a block where a thread does one number.
-const FLAT_THREADS: u32 = 256;
-/// A tile's rows and outputs, as in `gpu/kernels/linear.cu`.
-const TILE: [usize; 2] = [64, 128];
-/// Bytes of a block's memory for its tiles.
-const TILE_BYTES: u32 = 3 * (2 * 64 + 128) * 64;
+use crate::driver::{Arguments, Driver};
+use crate::products::{Matrix, Products, Quantised, Source};
+use crate::queue::{Buffer, Queue};
+use crate::task::{Gate, Task, by_row, flat};
 
 /// A device.
 #[derive(Debug)]
@@ -40,29 +34,6 @@ pub struct Gpu<D: Driver> {
 /// A scale as kernels take it.
 pub(crate) fn scale_word(scale: Scale) -> u64 {
     u64::from(scale.mantissa()) | u64::from(scale.exponent() as u32) << 32
-}
-
-/// Threads of a block that does a row of so many numbers.
-pub(crate) const fn row_threads(width: usize) -> u32 {
-    let quarter = width.div_ceil(4).next_power_of_two();
-    if quarter < 32 {
-        32
-    } else if quarter > 1024 {
-        1024
-    } else {
-        quarter as u32
-    }
-}
-
-/// A launch with a block for each row.
-pub(crate) fn by_row(kernel: &'static str, rows: usize, width: usize, arguments: Arguments) -> Launch {
-    Launch { kernel, grid: [rows as u32, 1, 1], threads: row_threads(width), shared: 0, arguments }
-}
-
-/// A launch with a thread for each number.
-fn flat(kernel: &'static str, count: usize, arguments: Arguments) -> Launch {
-    let grid = [count.div_ceil(FLAT_THREADS as usize) as u32, 1, 1];
-    Launch { kernel, grid, threads: FLAT_THREADS, shared: 0, arguments }
 }
 
 impl<D: Driver> Gpu<D> {
@@ -92,10 +63,7 @@ impl<D: Driver> Gpu<D> {
         let count = bytes / 16;
         for _ in 0..times {
             let arguments = Arguments::default().with(from.address()).with(to.address()).with(count);
-            self.queue.add(|op| {
-                op.launch(flat("copy", count, arguments));
-                Ok(())
-            })?;
+            self.task(Task::Other(flat("copy", count, arguments)))?;
         }
         self.queue.download(&to, 0, &mut [0; 16])
     }
@@ -111,45 +79,36 @@ impl<D: Driver> Gpu<D> {
         Ok(Scratch(buffer))
     }
 
-    /// The launch of a matrix product of `rows` rows of `x`, to `out`.
-    pub(crate) fn product(
-        &self,
-        op: &mut Operation<'_, D>,
-        x: &Activations<D>,
-        rows: Range<usize>,
-        weights: &Linear<D>,
-        out: u64,
-    ) {
-        let [high, low, exponents] = x.addresses();
-        let first = (rows.start * x.stride) as u64;
-        let arguments = Arguments::default()
-            .with(high + first)
-            .with(low + first)
-            .with(exponents + (rows.start * size_of::<i32>()) as u64)
-            .with(x.stride)
-            .with(rows.len())
-            .with(weights.bytes.address())
-            .with(weights.scales.address())
-            .with(weights.groups_address())
-            .with(weights.inputs)
-            .with(weights.outputs)
-            .with(out);
-        if rows.len() > FEW_ROWS {
-            let kernel = if weights.groups.is_some() { "grouped_linear_tiles" } else { "linear_tiles" };
-            let grid = [weights.outputs.div_ceil(TILE[1]) as u32, rows.len().div_ceil(TILE[0]) as u32, 1];
-            return op.launch(Launch { kernel, grid, threads: 256, shared: TILE_BYTES, arguments });
-        }
-        let kernel = match (weights.groups.is_some(), rows.len()) {
-            (false, ..=1) => "linear_1",
-            (false, 2) => "linear_2",
-            (false, 3..=4) => "linear_4",
-            (false, _) => "linear_8",
-            (true, ..=1) => "grouped_linear_1",
-            (true, _) => "grouped_linear_8",
+    /// A matrix product of `rows` rows of `x`, to `out`.
+    pub(crate) fn product(x: &Activations<D>, rows: Range<usize>, weights: &Linear<D>, out: u64) -> Task {
+        let Quantised { planes: [high, low, exponents], stride } = x.quantised();
+        let first = (rows.start * stride) as u64;
+        let planes = [high + first, low + first, exponents + (rows.start * size_of::<i32>()) as u64];
+        let matrix = Matrix {
+            bytes: weights.bytes.address(),
+            scales: weights.scales.address(),
+            groups: weights.groups_address(),
+            bias: 0,
+            out,
+            sum: 0,
+            outputs: weights.outputs,
         };
-        // A warp for each output.
-        let grid = [(weights.outputs * 32).div_ceil(FLAT_THREADS as usize) as u32, 1, 1];
-        op.launch(Launch { kernel, grid, threads: FLAT_THREADS, shared: 0, arguments });
+        Task::Products(Box::new(Products {
+            x: Quantised { planes, stride },
+            rows: rows.len(),
+            inputs: weights.inputs,
+            source: Source::Stored,
+            matrices: smallvec![matrix],
+            gated: None,
+        }))
+    }
+
+    /// Adds a task that needs no inputs.
+    fn task(&self, task: Task) -> Result<(), BackendError> {
+        self.queue.add(|op| {
+            op.add(task);
+            Ok(())
+        })
     }
 }
 
@@ -261,42 +220,25 @@ impl<D: Driver> Backend for Gpu<D> {
     fn norm(&self, x: &Residual<D>, norm: &Norm<D>, out: &mut Activations<D>) -> Result<(), BackendError> {
         x.extent.expect("norm", norm.width)?;
         out.extent.start("norm", x.extent.rows(), x.extent.width())?;
-        let [high, low, exponents] = out.addresses();
-        let arguments = Arguments::default()
-            .with(x.values.address())
-            .with(norm.gains.address())
-            .with(norm.biases_address())
-            .with(norm.epsilon_q32)
-            .with(norm.width)
-            .with(high)
-            .with(low)
-            .with(exponents)
-            .with(out.stride);
-        self.queue.add(|op| {
-            op.launch(by_row("norm", x.extent.rows(), norm.width, arguments));
-            Ok(())
+        self.task(Task::Norm {
+            x: x.values.address(),
+            norm: norm.at(),
+            out: out.quantised(),
+            rows: x.extent.rows(),
+            width: norm.width,
         })
     }
 
     fn normalise(&self, x: &mut Residual<D>, norm: &Norm<D>) -> Result<(), BackendError> {
         x.extent.expect_runs("normalise", norm.width)?;
         let runs = x.extent.rows() * (x.extent.width() / norm.width);
-        let arguments = Arguments::default()
-            .with(x.values.address())
-            .with(norm.gains.address())
-            .with(norm.biases_address())
-            .with(norm.epsilon_q32)
-            .with(norm.width);
-        self.queue.add(|op| {
-            op.launch(by_row("normalise", runs, norm.width, arguments));
-            Ok(())
-        })
+        self.task(Task::Normalise { x: x.values.address(), norm: norm.at(), runs, width: norm.width })
     }
 
     fn quantise(&self, x: &Residual<D>, out: &mut Activations<D>) -> Result<(), BackendError> {
         let (rows, width) = (x.extent.rows(), x.extent.width());
         out.extent.start("quantise", rows, width)?;
-        let [high, low, exponents] = out.addresses();
+        let [high, low, exponents] = out.quantised().planes;
         let arguments = Arguments::default()
             .with(x.values.address())
             .with(width)
@@ -304,10 +246,7 @@ impl<D: Driver> Backend for Gpu<D> {
             .with(low)
             .with(exponents)
             .with(out.stride);
-        self.queue.add(|op| {
-            op.launch(by_row("quantise", rows, width, arguments));
-            Ok(())
-        })
+        self.task(Task::Other(by_row("quantise", rows, width, arguments)))
     }
 
     fn linear(
@@ -318,10 +257,7 @@ impl<D: Driver> Backend for Gpu<D> {
     ) -> Result<(), BackendError> {
         x.extent.expect("linear", weights.inputs)?;
         out.extent.start("linear", x.extent.rows(), weights.outputs)?;
-        self.queue.add(|op| {
-            self.product(op, x, 0..x.extent.rows(), weights, out.values.address());
-            Ok(())
-        })
+        self.task(Self::product(x, 0..x.extent.rows(), weights, out.values.address()))
     }
 
     fn argmax(
@@ -347,13 +283,9 @@ impl<D: Driver> Backend for Gpu<D> {
         let positions = u32_bytes(rows.iter().map(|row| row.position as u32));
         self.queue.add(|op| {
             op.reserve(&[positions.len()])?;
-            let arguments = Arguments::default()
-                .with(x.values.address())
-                .with(width)
-                .with(head_dim)
-                .with(rope.frequencies.address())
-                .with(op.place(&positions));
-            op.launch(by_row("rope", rows.len(), width, arguments));
+            let (x, rotations) = (x.values.address(), rope.rotations.address());
+            let positions = op.place(&positions);
+            op.add(Task::Rope { x, rotations, positions, rows: rows.len(), width, head_dim });
             Ok(())
         })
     }
@@ -381,47 +313,32 @@ impl<D: Driver> Backend for Gpu<D> {
         let (rows, width) = (gate.extent.rows(), gate.extent.width());
         gate.extent.expect_twin("gate", up.map(|up| &up.extent))?;
         out.extent.start("gate", rows, width)?;
-        let [high, low, exponents] = out.addresses();
-        let arguments = Arguments::default()
-            .with(match activation {
+        self.task(Task::Gate(Gate {
+            activation: match activation {
                 Activation::Silu => 0,
                 Activation::GeluTanh => 1,
                 Activation::GeluErf => 2,
-            })
-            .with(gate.values.address())
-            .with(up.map_or(0, |up| up.values.address()))
-            .with(width)
-            .with(high)
-            .with(low)
-            .with(exponents)
-            .with(out.stride)
-            .with(self.tables());
-        self.queue.add(|op| {
-            op.launch(by_row("gate", rows, width, arguments));
-            Ok(())
-        })
+            },
+            gate: gate.values.address(),
+            up: up.map(|up| up.values.address()),
+            out: out.quantised(),
+            room: out.room(rows),
+            tables: self.tables(),
+            rows,
+            width,
+        }))
     }
 
     fn add(&self, x: &mut Residual<D>, y: &Residual<D>) -> Result<(), BackendError> {
         x.extent.expect_twin("add", Some(&y.extent))?;
         let count = x.extent.rows() * x.extent.width();
-        let arguments = Arguments::default().with(x.values.address()).with(y.values.address()).with(count);
-        self.queue.add(|op| {
-            op.launch(flat("add", count, arguments));
-            Ok(())
-        })
+        self.task(Task::Add { x: x.values.address(), y: y.values.address(), count })
     }
 
     fn add_bias(&self, x: &mut Residual<D>, bias: &Bias<D>) -> Result<(), BackendError> {
         x.extent.expect("add_bias", bias.width)?;
-        let arguments =
-            Arguments::default().with(x.values.address()).with(bias.values.address()).with(bias.width);
-        let columns = bias.width.div_ceil(FLAT_THREADS as usize);
-        let grid = [x.extent.rows() as u32, columns as u32, 1];
-        self.queue.add(|op| {
-            op.launch(Launch { kernel: "add_bias", grid, threads: FLAT_THREADS, shared: 0, arguments });
-            Ok(())
-        })
+        let (rows, width) = (x.extent.rows(), bias.width);
+        self.task(Task::AddBias { x: x.values.address(), bias: bias.values.address(), rows, width })
     }
 
     fn soft_cap(&self, x: &mut Residual<D>, cap: SoftCap) -> Result<(), BackendError> {
@@ -432,10 +349,7 @@ impl<D: Driver> Backend for Gpu<D> {
             .with(cap.cap_q16())
             .with(scale_word(cap.inverse()))
             .with(self.tables());
-        self.queue.add(|op| {
-            op.launch(flat("soft_cap", count, arguments));
-            Ok(())
-        })
+        self.task(Task::Other(flat("soft_cap", count, arguments)))
     }
 
     fn select_rows(

@@ -2,8 +2,10 @@
 
 use metis_kernels::{BackendError, Extent, LinearWeights, NormWeights};
 
-use crate::driver::Driver;
+use crate::driver::{Arguments, Driver};
+use crate::products::{FEW_ROWS, NormAt, Quantised, most_parts};
 use crate::queue::{Buffer, Queue};
+use crate::task::flat;
 use std::sync::Arc;
 
 /// Inputs of a matrix are padded to whole steps of its kernels.
@@ -92,8 +94,12 @@ impl<D: Driver> Norm<D> {
         })
     }
 
-    pub(crate) fn biases_address(&self) -> u64 {
-        self.biases.as_ref().map_or(0, Buffer::address)
+    pub(crate) fn at(&self) -> NormAt {
+        NormAt {
+            gains: self.gains.address(),
+            biases: self.biases.as_ref().map_or(0, Buffer::address),
+            epsilon_q32: self.epsilon_q32,
+        }
     }
 }
 
@@ -111,10 +117,10 @@ impl<D: Driver> Bias<D> {
     }
 }
 
-/// Frequencies, of which kernels make rotations.
+/// Cosines and sines, `[context, pairs]`, Q30.
 #[derive(Debug)]
 pub struct Rope<D: Driver> {
-    pub(crate) frequencies: Buffer<D>,
+    pub(crate) rotations: Buffer<D>,
     pub(crate) pairs: usize,
     pub(crate) context: usize,
 }
@@ -126,8 +132,20 @@ impl<D: Driver> Rope<D> {
         context: usize,
     ) -> Result<Self, BackendError> {
         metis_kernels::scalar::RopeTable::new(frequencies_q64, context)?;
-        let bytes = le_bytes(frequencies_q64.iter().map(|frequency| frequency.to_le_bytes()));
-        Ok(Self { frequencies: filled(queue, &bytes)?, pairs: frequencies_q64.len(), context })
+        let frequencies = le_bytes(frequencies_q64.iter().map(|frequency| frequency.to_le_bytes()));
+        let pairs = frequencies_q64.len();
+        let rotations = queue.allocate(context * pairs * 2 * size_of::<i32>())?;
+        queue.add(|op| {
+            op.reserve(&[frequencies.len()])?;
+            let arguments = Arguments::default()
+                .with(op.place(&frequencies))
+                .with(pairs)
+                .with(context * pairs)
+                .with(rotations.address());
+            op.launch(flat("rotations", context * pairs, arguments));
+            Ok(())
+        })?;
+        Ok(Self { rotations, pairs, context })
     }
 }
 
@@ -146,19 +164,35 @@ impl<D: Driver> Residual<D> {
 }
 
 /// The high and the low bytes of `[rows, stride]` int16 numbers, one after the other, then an exponent for each row. What pads a row is not
-/// defined: it meets weights of zero.
+/// defined: it meets weights of zero. After them comes room for a few rows that wait to be quantised: their numbers, and maxima of parts.
 #[derive(Debug)]
 pub struct Activations<D: Driver> {
     pub(crate) planes: Buffer<D>,
     pub(crate) extent: Extent,
     pub(crate) stride: usize,
+    waiting: usize,
 }
 
 impl<D: Driver> Activations<D> {
     pub(crate) fn new(queue: &Arc<Queue<D>>, rows: usize, width: usize) -> Result<Self, BackendError> {
         let stride = width.next_multiple_of(INPUTS);
-        let planes = queue.allocate(rows * (2 * stride + size_of::<i32>()))?;
-        Ok(Self { planes, extent: Extent::new(rows, width), stride })
+        let waiting = (rows * (2 * stride + size_of::<i32>())).next_multiple_of(size_of::<u64>());
+        let numbers = rows.min(FEW_ROWS) * width + most_parts(queue.multiprocessors());
+        let planes = queue.allocate(waiting + numbers * size_of::<u64>())?;
+        Ok(Self { planes, extent: Extent::new(rows, width), stride, waiting })
+    }
+
+    /// Rows as kernels know them.
+    pub(crate) const fn quantised(&self) -> Quantised {
+        Quantised { planes: self.addresses(), stride: self.stride }
+    }
+
+    /// Where so many rows can wait to be quantised: numbers and maxima.
+    pub(crate) fn room(&self, rows: usize) -> Option<[u64; 2]> {
+        let values = self.planes.address() + self.waiting as u64;
+        let kept = self.extent.capacity().min(FEW_ROWS);
+        let maxima = values + (kept * self.extent.width() * size_of::<i64>()) as u64;
+        (rows <= kept).then_some([values, maxima])
     }
 
     /// Offsets of the low bytes and of the exponents.
@@ -168,7 +202,7 @@ impl<D: Driver> Activations<D> {
     }
 
     /// Addresses of high bytes, low bytes and exponents.
-    pub(crate) const fn addresses(&self) -> [u64; 3] {
+    const fn addresses(&self) -> [u64; 3] {
         let [low, exponents] = self.offsets();
         let high = self.planes.address();
         [high, high + low as u64, high + exponents as u64]

@@ -11,17 +11,23 @@ use metis_kernels::bounds::AttentionShape;
 use metis_kernels::cache::{Sequence, check_copy, claim_rows};
 use metis_kernels::{Attention, BackendError, KvShape, Row};
 
-use crate::backend::{Gpu, row_threads, scale_word};
+use crate::backend::{Gpu, scale_word};
 use crate::buffers::{Activations, Residual, le_bytes, u32_bytes};
 use crate::driver::{Arguments, Driver, Launch};
+use crate::products::Raw;
 use crate::queue::{Buffer, Queue};
+use crate::task::{Begin, Task, row_threads};
 
 /// Positions of a page, as in `gpu/kernels/attention.cu`.
 const PAGE: usize = 16;
 /// Positions of a block of threads, as there.
 const CHUNK: usize = 128;
+/// Positions that one block does by itself, as there.
+const NEAR: usize = 1024;
 /// Scores that are kept at a time, for as many rows as that is.
 const SCORE_BYTES: usize = 64 << 20;
+/// Threads of a block that does a head: enough for every four channels, and as many sums as there are.
+const NEAR_THREADS: [usize; 2] = [64, 256];
 
 /// Pages that are not in use, by their size.
 #[derive(Debug)]
@@ -200,9 +206,10 @@ pub(crate) fn attention<D: Driver>(
         .map(|row| attention.sees(row.position, caches[row.sequence].lengths[layer]).len())
         .max()
         .unwrap_or(0);
-    // Few sizes, so that the steps of a growing sequence have equal launches.
-    let positions = most_seen.next_power_of_two().max(CHUNK);
-    let tile = (SCORE_BYTES / (shape.heads * positions * size_of::<i32>())).clamp(1, rows.len());
+    // Few sizes, so that the steps of a growing sequence have equal launches; none where no scores are kept.
+    let positions = if most_seen > NEAR { most_seen.next_power_of_two() } else { 0 };
+    let tile = SCORE_BYTES.checked_div(shape.heads * positions * size_of::<i32>()).unwrap_or(rows.len());
+    let tile = tile.clamp(1, rows.len());
 
     let (slots, stride) = (rows.len() * shape.heads, head_stride(shape));
     let mut layout = Layout { bytes: 0 };
@@ -238,9 +245,17 @@ pub(crate) fn attention<D: Driver>(
             words.extend(
                 attention.soft_cap.map_or([0; 2], |cap| [cap.cap_q16() as u64, scale_word(cap.inverse())]),
             );
-            Arguments::default().with_struct(&words)
+            words
         };
-        let begin = call(0).with(q.values.address()).with(k.values.address()).with(v.values.address());
+        op.add(Task::Begin(Box::new(Begin {
+            call: call(0),
+            heads: [q, k, v].map(|heads| heads.values.address()),
+            rows: rows.len(),
+            query_heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            work: Default::default(),
+        })));
         let launch = |kernel, grid: [usize; 3], threads, arguments| Launch {
             kernel,
             grid: grid.map(|blocks| blocks as u32),
@@ -248,13 +263,16 @@ pub(crate) fn attention<D: Driver>(
             shared: 0,
             arguments,
         };
-        let head_threads = row_threads(shape.head_dim);
-        op.launch(launch(
-            "attention_begin",
-            [rows.len(), shape.kv_heads + shape.heads, 1],
-            head_threads,
-            begin,
-        ));
+        if positions == 0 {
+            let [values, maxima] = [parts[6], parts[4]].map(|part| base + part);
+            let arguments = Arguments::default().with_struct(&call(0)).with(maxima);
+            let threads = most_seen.next_power_of_two().clamp(NEAR_THREADS[0], NEAR_THREADS[1]);
+            let grid = [rows.len(), shape.heads, 1];
+            op.launch(launch("attention_near", grid, threads as u32, arguments));
+            let raw = Raw { values, maxima, parts: shape.heads, base: -16 };
+            op.add(Task::Finish { raw, out: out.quantised(), rows: rows.len(), width: shape.query_width() });
+            return Ok(());
+        }
         let (chunks, threads) = (positions / CHUNK, CHUNK as u32);
         for first in (0..rows.len()).step_by(tile) {
             let count = tile.min(rows.len() - first);
@@ -263,11 +281,13 @@ pub(crate) fn attention<D: Driver>(
                 ("attention_weights", shape.heads),
                 ("attention_values", shape.heads),
             ] {
-                op.launch(launch(kernel, [chunks, heads, count], threads, call(first)));
+                let arguments = Arguments::default().with_struct(&call(first));
+                op.launch(launch(kernel, [chunks, heads, count], threads, arguments));
             }
         }
-        let [high, low, exponents] = out.addresses();
-        let end = call(0).with(high).with(low).with(exponents).with(out.stride);
+        let [high, low, exponents] = out.quantised().planes;
+        let end = Arguments::default().with_struct(&call(0));
+        let end = end.with(high).with(low).with(exponents).with(out.stride);
         op.launch(launch("attention_end", [rows.len(), 1, 1], row_threads(shape.query_width()), end));
         Ok(())
     })

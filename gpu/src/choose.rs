@@ -65,7 +65,7 @@ pub(crate) fn argmax<D: Driver>(
     for first in (0..rows).step_by(most) {
         let tile = first..rows.min(first + most);
         gpu.queue.add(|op| {
-            gpu.product(op, x, tile.clone(), weights, logits);
+            op.add(Gpu::product(x, tile.clone(), weights, logits));
             Ok(())
         })?;
         let greedy = |row| SampleRequest { row, sampling: Default::default(), position: 0, mask: None };

@@ -27,6 +27,7 @@ const WORTH_A_GRAPH: usize = 8;
 #[derive(Debug)]
 pub struct Cuda {
     name: String,
+    multiprocessors: u32,
     context: sys::CUcontext,
     device: sys::CUdevice,
     stream: sys::CUstream,
@@ -105,6 +106,8 @@ impl Cuda {
             attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         );
+        let multiprocessors =
+            attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1) as u32;
         let name = result::device::get_name(device).map_err(unusable)?;
         let name = format!("cuda:{ordinal} ({name})");
         if capability < LEAST_CAPABILITY {
@@ -122,9 +125,15 @@ impl Cuda {
                 Ok((stream, result::module::load_data(image.as_ptr().cast())?))
             });
             match opened {
-                Ok((stream, module)) => {
-                    Ok(Self { name, context, device, stream, module, state: Mutex::default() })
-                }
+                Ok((stream, module)) => Ok(Self {
+                    name,
+                    multiprocessors,
+                    context,
+                    device,
+                    stream,
+                    module,
+                    state: Mutex::default(),
+                }),
                 Err(error) => {
                     let _ = result::primary_ctx::release(device);
                     Err(unusable(error))
@@ -253,6 +262,10 @@ impl Driver for Cuda {
 
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn multiprocessors(&self) -> u32 {
+        self.multiprocessors
     }
 
     fn allocate(&self, bytes: usize) -> Result<Memory, DriverError> {

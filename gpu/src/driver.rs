@@ -124,6 +124,9 @@ pub trait Driver: Send + Sync + Debug + 'static {
     /// The name that `selftest` and logs print.
     fn name(&self) -> String;
 
+    /// How many multiprocessors it has: what grids are made for, which no result depends on.
+    fn multiprocessors(&self) -> u32;
+
     /// Takes memory, at least eight-byte-aligned, with any contents.
     fn allocate(&self, bytes: usize) -> Result<Self::Memory, DriverError>;
 

@@ -13,7 +13,9 @@
 //! | `buffers` | weights and rows in the device's memory |
 //! | `cache` | the paged key-value cache, and attention |
 //! | `choose` | choosing tokens |
-//! | `queue` | launches that wait, and who owns memory |
+//! | `queue` | what waits, and who owns memory |
+//! | `task` | what a device is asked to do, and how neighbours become one launch |
+//! | `products` | matrix products of the same rows, with what comes before and after them |
 //! | `driver` | [`Driver`]: what is asked of a device |
 //! | `cuda` | [`Cuda`]: NVIDIA's driver |
 //! | `device` | [`DeviceRequest`]: how a user names a device |
@@ -27,7 +29,9 @@ mod choose;
 mod cuda;
 mod device;
 mod driver;
+mod products;
 mod queue;
+mod task;
 
 pub use backend::Gpu;
 pub use buffers::{Activations, Bias, Linear, Norm, Residual, Rope};

@@ -1,6 +1,6 @@
 //! Launches that wait to be begun together.
 //!
-//! A backend's kernels are asked for one by one; here they are gathered until a result is needed or a step ends. Then one copy brings all
+//! A backend's kernels are asked for one by one; here they are gathered, neighbours as one ([`crate::task`]), until a result is needed or a step ends. Then one copy brings all
 //! small inputs (tokens, positions, tables of pages) to the device, and one call begins everything. As the same step puts the same
 //! inputs at the same places, a step that comes again has equal launches, which a driver can keep as a graph.
 
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use metis_kernels::BackendError;
 
 use crate::driver::{Driver, DriverError, Launch};
+use crate::task::{self, Task};
 
 /// Small inputs that fit one copy; more begin what waits.
 pub(crate) const STAGING_BYTES: usize = 1 << 20;
@@ -24,12 +25,13 @@ pub(crate) struct Queue<D: Driver> {
     // Dropped before the driver.
     state: Mutex<State<D::Memory>>,
     driver: D,
+    multiprocessors: u32,
     budget: usize,
 }
 
 #[derive(Debug)]
 struct State<M> {
-    launches: Vec<Launch>,
+    tasks: Vec<Task>,
     staged: Vec<u8>,
     /// Offset and length of each input in `staged`.
     inputs: Vec<(usize, usize)>,
@@ -46,7 +48,7 @@ impl<D: Driver> Queue<D> {
     pub(crate) fn new(driver: D, budget: usize) -> Result<Arc<Self>, BackendError> {
         let staging = driver.allocate(STAGING_BYTES).map_err(|e| e.on(driver.name()))?;
         let state = State {
-            launches: Vec::new(),
+            tasks: Vec::new(),
             staged: Vec::new(),
             inputs: Vec::new(),
             staging_address: driver.address(&staging),
@@ -55,11 +57,16 @@ impl<D: Driver> Queue<D> {
             allocated: 0,
             failed: None,
         };
-        Ok(Arc::new(Self { state: Mutex::new(state), driver, budget }))
+        let multiprocessors = driver.multiprocessors();
+        Ok(Arc::new(Self { state: Mutex::new(state), driver, multiprocessors, budget }))
     }
 
     pub(crate) fn name(&self) -> String {
         self.driver.name()
+    }
+
+    pub(crate) const fn multiprocessors(&self) -> u32 {
+        self.multiprocessors
     }
 
     fn lock(&self) -> MutexGuard<'_, State<D::Memory>> {
@@ -116,7 +123,7 @@ impl<D: Driver> Queue<D> {
             return Err(error.clone());
         }
         let result = self.try_begin(state);
-        state.launches.clear();
+        state.tasks.clear();
         state.staged.clear();
         state.inputs.clear();
         if let Err(error) = &result {
@@ -135,12 +142,15 @@ impl<D: Driver> Queue<D> {
         if !state.staged.is_empty() {
             self.driver.upload(&mut state.staging, 0, &state.staged)?;
         }
-        if state.launches.is_empty() {
+        if state.tasks.is_empty() {
             return Ok(());
         }
+        let launches = state.tasks.iter().map(|task| task.launch(self.multiprocessors));
+        let launches: Vec<Launch> =
+            launches.filter(|launch| launch.grid.iter().all(|&blocks| blocks > 0)).collect();
         // SAFETY: launches are made in this crate, with arguments in the order of their kernels' parameters and shapes that were checked
         // against the buffers' sizes. A buffer's memory is freed by `bury`, never while launches wait or run.
-        unsafe { self.driver.launch(&state.launches) }
+        unsafe { self.driver.launch(&launches) }
     }
 
     /// Begins what waits, waits for it, and copies from a buffer.
@@ -150,24 +160,27 @@ impl<D: Driver> Queue<D> {
         offset: usize,
         bytes: &mut [u8],
     ) -> Result<(), BackendError> {
-        let mut state = self.lock();
-        let result = self.begin(&mut state).and_then(|()| match &from.memory {
-            Some(memory) => self.driver.download(memory, offset, bytes),
+        self.copy(|driver| match &from.memory {
+            Some(memory) => driver.download(memory, offset, bytes),
             None => Ok(()),
-        });
-        if let Err(error) = &result {
-            state.failed = Some(error.clone());
-        }
-        self.fail(result)
+        })
     }
 
     /// Copies to a buffer, after everything that was asked for before.
     pub(crate) fn upload(&self, to: &mut Buffer<D>, offset: usize, bytes: &[u8]) -> Result<(), BackendError> {
-        let mut state = self.lock();
-        let result = self.begin(&mut state).and_then(|()| match &mut to.memory {
-            Some(memory) => self.driver.upload(memory, offset, bytes),
+        self.copy(|driver| match &mut to.memory {
+            Some(memory) => driver.upload(memory, offset, bytes),
             None => Ok(()),
-        });
+        })
+    }
+
+    /// Begins what waits, then copies.
+    fn copy(&self, copy: impl FnOnce(&D) -> Result<(), DriverError>) -> Result<(), BackendError> {
+        let mut state = self.lock();
+        let result = self.begin(&mut state).and_then(|()| copy(&self.driver));
+        if let Err(error) = &result {
+            state.failed = Some(error.clone());
+        }
         self.fail(result)
     }
 
@@ -175,7 +188,7 @@ impl<D: Driver> Queue<D> {
         let mut state = self.lock();
         state.allocated -= bytes;
         state.dead.push(memory);
-        if state.launches.is_empty() {
+        if state.tasks.is_empty() {
             // What was begun may still run.
             let _ = self.driver.finish();
             state.dead.clear();
@@ -223,11 +236,14 @@ impl<D: Driver> Operation<'_, D> {
         state.staging_address + at as u64
     }
 
-    /// Adds a launch.
+    /// Adds a task.
+    pub(crate) fn add(&mut self, task: Task) {
+        task::add(&mut self.state.tasks, task, self.queue.multiprocessors);
+    }
+
+    /// Adds a launch of one kernel.
     pub(crate) fn launch(&mut self, launch: Launch) {
-        if launch.grid.iter().all(|&blocks| blocks > 0) {
-            self.state.launches.push(launch);
-        }
+        self.add(Task::Other(launch));
     }
 }
 

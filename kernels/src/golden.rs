@@ -6,6 +6,7 @@
 mod answers;
 mod batches;
 mod cases;
+mod layer;
 mod selftest;
 mod vectors;
 

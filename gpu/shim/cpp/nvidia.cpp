@@ -59,7 +59,7 @@ int cuDeviceGetCount(int *count) { return *count = 1, OK; }
 int cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal == 0 ? OK : INVALID_VALUE; }
 int cuDeviceGetName(char *name, int length, int) { return snprintf(name, length, "a shim"), OK; }
 int cuDeviceGetAttribute(int *value, int attribute, int) {
-    return *value = attribute == 75 ? (int)setting("METIS_FAKE_CAPABILITY", 9) : 0, OK;
+    return *value = attribute == 75 ? (int)setting("METIS_FAKE_CAPABILITY", 9) : attribute == 16 ? 3 : 0, OK;
 }
 int cuDevicePrimaryCtxRetain(void **context, int) { return *context = &used_memory, OK; }
 int cuDevicePrimaryCtxRelease_v2(int) {

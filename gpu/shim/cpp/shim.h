@@ -83,6 +83,13 @@ inline unsigned block_z() { return shim::place().block[2]; }
 
 inline void block_barrier() { shim::block_barrier(); }
 inline unsigned shuffle_xor(unsigned value, unsigned lanes) { return shim::exchange(&value, 1)[8 * (thread_index() % 32 ^ lanes)]; }
+inline unsigned ballot(bool condition) {
+    uint32_t own = condition;
+    const uint32_t *lanes = shim::exchange(&own, 1);
+    unsigned all = 0;
+    for (unsigned i = 0; i < 32; i++) all |= lanes[8 * i] << i;
+    return all;
+}
 
 inline unsigned leading_zeros(unsigned long long x) { return x == 0 ? 64 : __builtin_clzll(x); }
 inline unsigned long long multiply_high(unsigned long long a, unsigned long long b) {
@@ -90,7 +97,6 @@ inline unsigned long long multiply_high(unsigned long long a, unsigned long long
 }
 
 inline void atomic_add(unsigned long long *at, unsigned long long value) { *at += value; }
-inline void atomic_add(unsigned *at, unsigned value) { *at += value; }
 inline void atomic_max(int *at, int value) { *at = *at > value ? *at : value; }
 inline void atomic_max(unsigned long long *at, unsigned long long value) { *at = *at > value ? *at : value; }
 

@@ -112,6 +112,11 @@ impl Driver for Shim {
         "shim".into()
     }
 
+    // Few, so that blocks do several outputs one after another.
+    fn multiprocessors(&self) -> u32 {
+        2
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Memory, DriverError> {
         Memory::new(bytes)
     }

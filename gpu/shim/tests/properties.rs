@@ -189,6 +189,64 @@ fn steps() -> impl Strategy<Value = Steps> {
     )
 }
 
+/// Attention of some rows after so many copies of one beginning that passes over all blocks do it.
+fn attended_far<B: Backend>(
+    backend: &B,
+    shape: AttentionShape,
+    [start, times, rows]: [usize; 3],
+    attention: Attention,
+    seed: u64,
+) -> Result<Vec<(Vec<i16>, i32)>, BackendError> {
+    let mut s = Stream(seed);
+    let shape = KvShape { layers: 1, attention: shape, capacity: start * times + rows };
+    let (mut first, mut cache) = (backend.kv_cache(shape)?, backend.kv_cache(shape)?);
+    let mut answers = Vec::new();
+    for (at, count) in [(0, start), (start * times, rows)] {
+        let places: Vec<Row> = (at..at + count).map(|position| Row { sequence: 0, position }).collect();
+        let mut fill = |width: usize, bits| {
+            let mut x = backend.residual(count, width)?;
+            backend.write_residual(&s.values(count * width, bits), &mut x)?;
+            Ok::<_, BackendError>(x)
+        };
+        let q = fill(shape.attention.query_width(), 18)?;
+        let (k, v) = (fill(shape.attention.kv_width(), 17)?, fill(shape.attention.kv_width(), 20)?);
+        let mut out = backend.activations(count, shape.attention.query_width())?;
+        let sequence = if at == 0 { &mut first } else { &mut cache };
+        backend.attention(attention, &places, &q, &k, &v, &mut [sequence], &mut out)?;
+        if at == 0 {
+            (0..times).try_for_each(|i| backend.copy_positions(&first, 0..start, &mut cache, i * start))?;
+        }
+        let mut values = Vec::new();
+        for row in 0..count {
+            let exponent = backend.read_activations(&out, row, &mut values)?;
+            answers.push((values.clone(), exponent));
+        }
+    }
+    Ok(answers)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn attention_over_many_pages(
+        kv_heads in 1usize..3, group in 1usize..4, half in 1usize..40, start in 40usize..70, rows in 1usize..12,
+        causal: bool, window in prop::option::of(1_000usize..1_100), capped: bool, seed: u64,
+    ) {
+        let shape = AttentionShape { heads: kv_heads * group, kv_heads, head_dim: 2 * half };
+        let attention = Attention {
+            layer: 0,
+            scale: attention_scale(shape.head_dim),
+            causal: causal || window.is_some(),
+            window,
+            soft_cap: capped.then(|| SoftCap::new(50 << 16).unwrap().in_log2_units()),
+        };
+        let sizes = [start, 1_100usize.div_ceil(start), rows];
+        let expected = attended_far(&Scalar::new(), shape, sizes, attention, seed).unwrap();
+        prop_assert_eq!(attended_far(&gpu(&mut Stream(seed)), shape, sizes, attention, seed).unwrap(), expected);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

@@ -1,8 +1,9 @@
-//! Calls of many rows, long sequences and choices: what a device computes in another way than one row, compared with the reference.
+//! Calls of many rows, whole layers, long sequences and choices: what a device computes in another way than one row, compared with the reference.
 
 use std::sync::Arc;
 
 use super::cases::Stream;
+use super::layer::{Kind, layers};
 use super::selftest::KernelMismatch;
 use crate::backend::{Attention, Backend, BackendError, KvShape, LinearWeights, Row, SampleRequest};
 use crate::bounds::AttentionShape;
@@ -29,12 +30,17 @@ pub(super) fn check<B: Backend>(backend: &B) -> Result<usize, KernelMismatch> {
         }
     };
     // More rows, outputs and inputs than a tile has; then few rows, by the kernels for so many.
-    for (rows, outputs, inputs) in [(70, 150, 200), (9, 33, 65), (7, 33, 65), (4, 33, 65), (2, 33, 65)] {
+    let shapes =
+        [(70, 150, 200), (9, 33, 65), (7, 33, 65), (4, 33, 65), (2, 33, 65), (3, 9, 2_200), (1, 9, 4_200)];
+    for (rows, outputs, inputs) in shapes {
         for grouped in [false, true] {
             let product = Product::new(rows, outputs, inputs, grouped);
             let case = format!("rows_{rows}_outputs_{outputs}_inputs_{inputs}_groups_{grouped}");
             same("linear", case, product.on(&reference), product.on(backend))?;
         }
+    }
+    for kind in Kind::all() {
+        same("layer", kind.name(), layers(&reference, kind), layers(backend, kind))?;
     }
     for (causal, window) in [(true, None), (true, Some(40)), (false, None)] {
         let case = format!("causal_{causal}_window_{window:?}");
@@ -97,14 +103,25 @@ impl Product {
     }
 }
 
-/// Attention of a prompt that is longer than a device does at once, then of one token.
+/// Attention of a prompt that is longer than a device does at once, then of one token; then of some tokens after the same prompt many times
+/// over.
 fn long_attention<B: Backend>(backend: &B, causal: bool, window: Option<usize>) -> Numbers {
     const POSITIONS: usize = 140;
     let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 10 };
     let mut s = Stream::new(7);
-    let mut cache = backend.kv_cache(KvShape { layers: 1, attention: shape, capacity: POSITIONS + 1 })?;
+    const TIMES: usize = 8;
+    let capacity = TIMES * POSITIONS + 3;
+    let mut cache = backend.kv_cache(KvShape { layers: 1, attention: shape, capacity })?;
     let mut numbers = Vec::new();
-    for fed in [0..POSITIONS, POSITIONS..POSITIONS + 1] {
+    for fed in [0..POSITIONS, POSITIONS..POSITIONS + 1, TIMES * POSITIONS..capacity] {
+        if fed.end == capacity {
+            let once = std::mem::replace(
+                &mut cache,
+                backend.kv_cache(KvShape { layers: 1, attention: shape, capacity })?,
+            );
+            (0..TIMES)
+                .try_for_each(|i| backend.copy_positions(&once, 0..POSITIONS, &mut cache, i * POSITIONS))?;
+        }
         let rows: Vec<Row> = fed.map(|position| Row { sequence: 0, position }).collect();
         let mut fill = |width: usize, bits| {
             let mut x = backend.residual(rows.len(), width)?;

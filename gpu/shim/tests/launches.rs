@@ -1,0 +1,107 @@
+//! How many launches a step is: neighbours are one.
+#![cfg(shim)]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap in a test is its report")]
+#![allow(unsafe_code, reason = "is a driver")]
+
+use std::sync::{Arc, Mutex};
+
+use metis_gpu::{Driver, DriverError, Gpu, Launch};
+use metis_gpu_shim::{Memory, Shim};
+use metis_kernels::{Sampling, TokenId};
+use metis_models::Bundle;
+use metis_models::engine::{Engine, InferenceModel, Request};
+use metis_models::fixture::families;
+
+/// The shim, and the kernels that it was asked for, call by call.
+#[derive(Debug)]
+struct Recorder {
+    shim: Shim,
+    calls: Arc<Mutex<Vec<Vec<&'static str>>>>,
+}
+
+impl Driver for Recorder {
+    type Memory = Memory;
+
+    fn name(&self) -> String {
+        self.shim.name()
+    }
+
+    fn multiprocessors(&self) -> u32 {
+        self.shim.multiprocessors()
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Memory, DriverError> {
+        self.shim.allocate(bytes)
+    }
+
+    fn address(&self, memory: &Memory) -> u64 {
+        self.shim.address(memory)
+    }
+
+    fn upload(&self, to: &mut Memory, offset: usize, bytes: &[u8]) -> Result<(), DriverError> {
+        self.shim.upload(to, offset, bytes)
+    }
+
+    fn download(&self, from: &Memory, offset: usize, bytes: &mut [u8]) -> Result<(), DriverError> {
+        self.shim.download(from, offset, bytes)
+    }
+
+    unsafe fn launch(&self, launches: &[Launch]) -> Result<(), DriverError> {
+        self.calls.lock().unwrap().push(launches.iter().map(|launch| launch.kernel).collect());
+        // SAFETY: the caller's.
+        unsafe { self.shim.launch(launches) }
+    }
+
+    fn finish(&self) -> Result<(), DriverError> {
+        self.shim.finish()
+    }
+}
+
+/// The kernels of the last decoding step of a family.
+fn last_step(family: &str) -> Vec<&'static str> {
+    let (_, fixture) = families().into_iter().find(|(name, _)| *name == family).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let parts = fixture.bundle(&folder.path().join("checkpoint")).unwrap();
+    let bundle = Bundle::from_parts(&parts.manifest, parts.weights, parts.tokenizer).unwrap();
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let recorder = Recorder { shim: Shim::new(1), calls: Arc::clone(&calls) };
+    let model = Engine::load(&bundle, Arc::new(Gpu::new(recorder, usize::MAX).unwrap())).unwrap();
+    let request = Request {
+        prompt: vec![TokenId(5), TokenId(6)],
+        max_new: 3,
+        sampling: Sampling::GREEDY,
+        stop: vec![],
+        constraint: None,
+    };
+    model.generate(&request).unwrap();
+    // The step, then the choice of its token.
+    let calls = calls.lock().unwrap();
+    calls[calls.len() - 2..].concat()
+}
+
+/// Checks that a step is these kernels, then layers of those, then the head.
+fn check(family: &str, before: &[&str], layer: &[&str], after: &[&str]) {
+    let step = last_step(family);
+    let layers = step.strip_prefix(before).and_then(|step| step.strip_suffix(after));
+    let layers = layers.unwrap_or_else(|| panic!("{family}: {step:?}"));
+    assert!(layers.chunks(layer.len()).all(|one| one == layer), "{family}: {step:?}");
+}
+
+const ATTENTION: [&str; 3] = ["products_1", "attention_begin", "attention_near"];
+const HEAD: [&str; 3] = ["select_rows", "products_1", "choose"];
+
+#[test]
+fn a_layer_of_one_row_is_six_launches() {
+    let layer = [&ATTENTION[..], &["products_1"; 3]].concat();
+    for family in ["llama3", "mistral", "qwen2", "qwen3", "gemma"] {
+        check(family, &["embed"], &layer, &HEAD);
+    }
+    check("gpt2", &["embed", "embed", "add"], &layer, &HEAD);
+}
+
+#[test]
+fn norms_after_products_are_launches_of_their_own() {
+    let normed = ["products_1", "normalise", "add"];
+    let layer = [&ATTENTION[..], &normed, &["products_1"], &normed].concat();
+    check("gemma3", &["embed"], &layer, &HEAD);
+}
