@@ -12,6 +12,9 @@ use metis_models::engine::{
     Processor, locate,
 };
 
+/// Memory of a GPU that the self-test needs.
+const LEAST_MEMORY: usize = 4 << 20;
+
 /// The CPU, and a GPU if there is one that may compute.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -45,7 +48,7 @@ impl Machine {
                     tracing::info!("cuda: {error}; inference runs on the CPU");
                     None
                 }
-                Ok(_) => match gpu(0, memory).and_then(|gpu| gpu.check().map(|_| gpu.0)) {
+                Ok(_) => match gpu(0, memory).and_then(Unchecked::checked) {
                     Ok(gpu) => Some(gpu),
                     Err(error) => {
                         tracing::error!("cuda: {error:#}; inference runs on the CPU");
@@ -54,9 +57,7 @@ impl Machine {
                 },
             },
             DeviceRequest::Cuda(ordinal) => {
-                let gpu = gpu(ordinal, memory).with_context(|| unavailable(request))?;
-                gpu.check()?;
-                Some(gpu.0)
+                Some(gpu(ordinal, memory).with_context(|| unavailable(request))?.checked()?)
             }
         };
         Ok(Self { processor, gpu })
@@ -126,7 +127,12 @@ pub(crate) fn gpu(ordinal: u32, memory: Option<usize>) -> anyhow::Result<Uncheck
     let cuda = Cuda::open(ordinal)?;
     let free = cuda.free_memory()?;
     let budget = memory.unwrap_or(free).min(free);
-    ensure!(budget > 0, "{} has no free memory", metis_gpu::Driver::name(&cuda));
+    ensure!(
+        budget >= LEAST_MEMORY,
+        "{}: {budget} bytes of memory, and the self-test alone needs {} MiB",
+        metis_gpu::Driver::name(&cuda),
+        LEAST_MEMORY >> 20
+    );
     Ok(Unchecked(Arc::new(Gpu::new(cuda, budget)?)))
 }
 
@@ -139,6 +145,12 @@ impl Unchecked {
                 "{name} does not compute what it must: it is not used, and must not be used for consensus"
             )
         })
+    }
+
+    /// It, if it computes what it must.
+    fn checked(self) -> anyhow::Result<Arc<Gpu<Cuda>>> {
+        self.check()?;
+        Ok(self.0)
     }
 
     /// Runs a model on the reference and on it in step.

@@ -72,12 +72,7 @@ fn a_device_computes_the_cpus_answers() {
         assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!(json(&output)["tokens"], json(&cpu)["tokens"], "{device}");
         // Tokens after the first are one graph each, but for the step that makes it.
-        let graphs: u32 = stderr(&output)
-            .lines()
-            .find_map(|l| l.strip_prefix("graphs launched: "))
-            .unwrap()
-            .parse()
-            .unwrap();
+        let graphs = reported(&output, "graphs launched");
         assert!(graphs > 5, "{graphs} graphs");
     }
     let none = generate(driver, &[], &["--device", "cuda:1"]);
@@ -108,7 +103,7 @@ fn the_first_layer_and_kernel_that_differ_are_named() {
     }
     for (skipped, expected) in [
         ("rope", "layer 0, kernel rope"),
-        ("attention_values", "layer 0, kernel attention"),
+        ("attention_near", "layer 0, kernel attention"),
         ("gate", "layer 0, kernel gate"),
         ("choose", "outside the layers, kernel sample"),
     ] {
@@ -141,20 +136,45 @@ fn a_device_that_computes_wrongly_is_not_used() {
     assert_eq!(json(&auto)["tokens"], json(&generate("", &[], &["--device", "cpu"]))["tokens"]);
 }
 
-/// More launches than the self-test's, and fewer than there are with the first tokens.
-const LAST_OF_SELFTEST: &str = "1000";
+/// A number that the driver reports when a program has ended.
+fn reported(output: &Output, what: &str) -> u32 {
+    let number = |line: &str| line.strip_prefix(what)?.strip_prefix(": ")?.parse().ok();
+    stderr(output).lines().find_map(number).unwrap()
+}
+
+#[test]
+fn what_only_long_or_joined_calls_do_is_tested() {
+    let Some(driver) = driver() else { return };
+    for (skipped, expected) in [
+        ("product_tiles", "linear, case rows_70_"),
+        ("attention_values", "attention, case causal_true_window_None"),
+        ("finish", "attention, case"),
+    ] {
+        let output = metisvm(driver, &[("METIS_FAKE_SKIP", skipped)], &["--json", "selftest"]);
+        assert_eq!(output.status.code(), Some(1), "{skipped}");
+        let answer = json(&output);
+        let error = line(&answer, "cuda:0")["error"].as_str().unwrap();
+        assert!(error.contains(expected), "{skipped}: {error}");
+    }
+}
 
 #[test]
 fn a_device_that_is_lost_or_too_small_changes_no_answer() {
     let Some(driver) = driver() else { return };
     let tokens = json(&generate("", &[], &["--device", "cpu"]))["tokens"].clone();
+    let selftest = reported(&metisvm(driver, &[("METIS_FAKE_REPORT", "1")], &["selftest"]), "launches");
+    let (in_selftest, after) = ((selftest - 1).to_string(), (selftest + 40).to_string());
     for (faults, options, said) in [
-        (vec![], vec!["--device-memory-mib", "2"], "is loaded on the CPU"),
-        (vec![("METIS_FAKE_LOST_AFTER", LAST_OF_SELFTEST)], vec![], "goes on on the CPU"),
+        (vec![], vec!["--device-memory-mib", "4"], "is done on the CPU"),
+        (vec![("METIS_FAKE_FULL_AFTER", in_selftest.as_str())], vec![], "is loaded on the CPU"),
+        (vec![("METIS_FAKE_LOST_AFTER", after.as_str())], vec![], "goes on on the CPU"),
     ] {
         let output = generate(driver, &faults, &options);
         assert!(output.status.success(), "{}", stderr(&output));
         assert_eq!(json(&output)["tokens"], tokens);
         assert!(stderr(&output).contains(said), "{}", stderr(&output));
     }
+    let refused = generate(driver, &[], &["--device", "cuda", "--device-memory-mib", "3"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("the self-test alone needs 4 MiB"), "{}", stderr(&refused));
 }

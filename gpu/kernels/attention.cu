@@ -185,15 +185,10 @@ struct Near {
     i64 sums[256][4];
 };
 
-// Blocks `(row, head)` of 64 to 256 threads, rows that see at most `NEAR` positions: the whole head. The ends of heads are left as rows that wait
-// to be quantised, in `sums`, with a part for each head.
-THREADS(256, 2)
-KERNEL(attention_near, Call call, u64 *maxima) {
-    SHARED(Near, near);
-    SHARED(Reduction, shared);
+// A whole head of a row that sees at most `NEAR` positions.
+DEVICE void near_head(Near &near, Reduction &shared, const Call &call, i64 row, int head, u64 *maxima) {
     const Layer &layer = call.layer;
-    i64 row = block_x();
-    int head = block_y(), kv_head = head / (layer.heads / layer.kv_heads);
+    int kv_head = head / (layer.heads / layer.kv_heads);
     i64 slot = row * layer.heads + head;
     RowInfo info = call.rows[row];
     Seen range = seen(layer, info);
@@ -243,6 +238,16 @@ KERNEL(attention_near, Call call, u64 *maxima) {
     }
     max = block_reduce<MaxOf>(shared, max);
     if (thread_index() == 0) maxima[slot] = max;
+}
+
+// Blocks `(row, heads)` of 64 to 256 threads, so many heads each: those that share keys find them near. The ends of heads are left as rows that
+// wait to be quantised, in `sums`, with a part for each head.
+THREADS(256, 2)
+KERNEL(attention_near, Call call, u64 *maxima, int heads_each) {
+    SHARED(Near, near);
+    SHARED(Reduction, shared);
+    for (int head = block_y() * heads_each; head < ((int)block_y() + 1) * heads_each; head++)
+        near_head(near, shared, call, block_x(), head, maxima);
 }
 
 // Blocks `(chunk, key-value head, row)`, a thread for each position.

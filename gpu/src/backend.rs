@@ -11,9 +11,7 @@ use metis_kernels::{
 };
 use smallvec::smallvec;
 
-use crate::buffers::{
-    Activations, Bias, Linear, Norm, Residual, Rope, filled, i32_bytes, le_bytes, u32_bytes,
-};
+use crate::buffers::{Activations, Bias, Linear, Norm, Residual, Rope, filled, i32_bytes, u32_bytes};
 use crate::cache::{self, KvCache, Pool};
 use crate::choose;
 use crate::driver::{Arguments, Driver};
@@ -145,6 +143,10 @@ impl<D: Driver> Backend for Gpu<D> {
 
     fn name(&self) -> String {
         self.queue.name()
+    }
+
+    fn begin_layer(&self, _layer: Option<usize>) {
+        self.queue.begin_part();
     }
 
     fn load_linear(&self, weights: LinearWeights<'_>) -> Result<Linear<D>, BackendError> {
@@ -417,8 +419,7 @@ impl<D: Driver> Backend for Gpu<D> {
         let [low_offset, exponents_offset] = out.offsets();
         self.queue.upload(&mut out.planes, 0, &planes[0])?;
         self.queue.upload(&mut out.planes, low_offset, &planes[1])?;
-        let exponents = le_bytes(exponents.iter().map(|exponent| exponent.to_le_bytes()));
-        self.queue.upload(&mut out.planes, exponents_offset, &exponents)
+        self.queue.upload(&mut out.planes, exponents_offset, &i32_bytes(exponents))
     }
 
     fn read_activations(

@@ -14,7 +14,10 @@ const INPUTS: usize = 64;
 const PIECE: usize = 16 << 20;
 
 pub(crate) fn le_bytes<const N: usize>(values: impl IntoIterator<Item = [u8; N]>) -> Vec<u8> {
-    values.into_iter().flatten().collect()
+    let values = values.into_iter();
+    let mut bytes = Vec::with_capacity(values.size_hint().0 * N);
+    values.for_each(|value| bytes.extend_from_slice(&value));
+    bytes
 }
 
 pub(crate) fn u32_bytes(values: impl IntoIterator<Item = u32>) -> Vec<u8> {

@@ -4,15 +4,17 @@
 //! bytes of keys and values, then `[kv_heads, 16]` exponents of keys and maxima of values, four bytes each.
 
 use core::ops::Range;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metis_kernels::bounds::AttentionShape;
 use metis_kernels::cache::{Sequence, check_copy, claim_rows};
 use metis_kernels::{Attention, BackendError, KvShape, Row};
+use smallvec::{SmallVec, smallvec};
 
 use crate::backend::{Gpu, scale_word};
-use crate::buffers::{Activations, Residual, le_bytes, u32_bytes};
+use crate::buffers::{Activations, Residual};
 use crate::driver::{Arguments, Driver, Launch};
 use crate::products::Raw;
 use crate::queue::{Buffer, Queue};
@@ -26,6 +28,8 @@ const CHUNK: usize = 128;
 const NEAR: usize = 1024;
 /// Scores that are kept at a time, for as many rows as that is.
 const SCORE_BYTES: usize = 64 << 20;
+/// Bytes of the least table of pages.
+const LEAST_TABLE: usize = 64;
 /// Threads of a block that does a head: enough for every four channels, and as many sums as there are.
 const NEAR_THREADS: [usize; 2] = [64, 256];
 
@@ -70,6 +74,8 @@ pub struct KvCache<D: Driver> {
     /// Positions that have been written, or will be by what waits, for each layer.
     lengths: Vec<usize>,
     pages: Vec<Buffer<D>>,
+    /// The pages' addresses, as kernels read them; zero after them.
+    table: Vec<u8>,
     pool: Arc<Pool<D>>,
 }
 
@@ -86,7 +92,7 @@ const fn layer_bytes(shape: AttentionShape) -> usize {
 impl<D: Driver> KvCache<D> {
     pub(crate) fn new(pool: Arc<Pool<D>>, shape: KvShape) -> Result<Self, BackendError> {
         shape.check()?;
-        Ok(Self { shape, lengths: vec![0; shape.layers], pages: Vec::new(), pool })
+        Ok(Self { shape, lengths: vec![0; shape.layers], pages: Vec::new(), table: Vec::new(), pool })
     }
 
     /// Bytes of a full cache.
@@ -99,13 +105,16 @@ impl<D: Driver> KvCache<D> {
 
     fn reach(&mut self, positions: usize) -> Result<(), BackendError> {
         while self.pages.len() * PAGE < positions {
-            self.pages.push(self.pool.take(self.shape.layers * layer_bytes(self.shape.attention))?);
+            let page = self.pool.take(self.shape.layers * layer_bytes(self.shape.attention))?;
+            let at = self.pages.len() * size_of::<u64>();
+            // Of few lengths, so that what is staged after it keeps its place from step to step.
+            if at == self.table.len() {
+                self.table.resize((2 * at).max(LEAST_TABLE), 0);
+            }
+            self.table[at..][..size_of::<u64>()].copy_from_slice(&page.address().to_le_bytes());
+            self.pages.push(page);
         }
         Ok(())
-    }
-
-    fn page_table(&self) -> Vec<u8> {
-        le_bytes(self.pages.iter().map(|page| page.address().to_le_bytes()))
     }
 }
 
@@ -146,16 +155,16 @@ pub(crate) fn copy_positions<D: Driver>(
     check_copy(from, &positions, to, at)?;
     to.reach(at + positions.len())?;
     to.lengths.fill(at + positions.len());
-    let (source, target) = (from.page_table(), to.page_table());
+    let (source, target) = (&from.table, &to.table);
     let KvShape { layers, attention, .. } = from.shape;
     gpu.queue.add(|op| {
         op.reserve(&[source.len(), target.len()])?;
         let arguments = Arguments::default()
             .with_struct(&layer_words(attention, 0, true, 0))
             .with(layer_bytes(attention))
-            .with(op.place(&source))
+            .with(op.place(source))
             .with(positions.start)
-            .with(op.place(&target))
+            .with(op.place(target))
             .with(at);
         let grid = [positions.len() as u32, layers as u32, attention.kv_heads as u32];
         op.launch(Launch { kernel: "copy_positions", grid, threads: 32, shared: 0, arguments });
@@ -231,7 +240,7 @@ pub(crate) fn attention<D: Driver>(
         op.reserve(&[infos.len(), pages.len()])?;
         let (infos, pages) = (op.place(&infos), op.place(&pages));
         let call = |first_row: usize| {
-            let mut words = Vec::with_capacity(20);
+            let mut words = Vec::with_capacity(40);
             words.extend(layer_words(
                 shape,
                 layer,
@@ -265,9 +274,12 @@ pub(crate) fn attention<D: Driver>(
         };
         if positions == 0 {
             let [values, maxima] = [parts[6], parts[4]].map(|part| base + part);
-            let arguments = Arguments::default().with_struct(&call(0)).with(maxima);
+            // Heads that share keys are one block's where there is work enough for all blocks.
+            let busy = rows.len() * shape.kv_heads >= 2 * gpu.queue.multiprocessors() as usize;
+            let heads_each = if busy { shape.heads / shape.kv_heads } else { 1 };
+            let arguments = Arguments::of_struct(call(0)).with(maxima).with(heads_each);
             let threads = most_seen.next_power_of_two().clamp(NEAR_THREADS[0], NEAR_THREADS[1]);
-            let grid = [rows.len(), shape.heads, 1];
+            let grid = [rows.len(), shape.heads / heads_each, 1];
             op.launch(launch("attention_near", grid, threads as u32, arguments));
             let raw = Raw { values, maxima, parts: shape.heads, base: -16 };
             op.add(Task::Finish { raw, out: out.quantised(), rows: rows.len(), width: shape.query_width() });
@@ -281,12 +293,12 @@ pub(crate) fn attention<D: Driver>(
                 ("attention_weights", shape.heads),
                 ("attention_values", shape.heads),
             ] {
-                let arguments = Arguments::default().with_struct(&call(first));
+                let arguments = Arguments::of_struct(call(first));
                 op.launch(launch(kernel, [chunks, heads, count], threads, arguments));
             }
         }
         let [high, low, exponents] = out.quantised().planes;
-        let end = Arguments::default().with_struct(&call(0));
+        let end = Arguments::of_struct(call(0));
         let end = end.with(high).with(low).with(exponents).with(out.stride);
         op.launch(launch("attention_end", [rows.len(), 1, 1], row_threads(shape.query_width()), end));
         Ok(())
@@ -294,22 +306,32 @@ pub(crate) fn attention<D: Driver>(
 }
 
 /// What kernels need to know of each row, and the tables of the sequences' pages.
-fn describe<D: Driver>(layer: usize, rows: &[Row], caches: &[&mut KvCache<D>]) -> (Vec<u8>, Vec<u8>) {
-    let mut pages = Vec::new();
-    let mut first_pages = Vec::with_capacity(caches.len());
+fn describe<'a, D: Driver>(
+    layer: usize,
+    rows: &[Row],
+    caches: &'a [&mut KvCache<D>],
+) -> (Vec<u8>, Cow<'a, [u8]>) {
+    let mut first_pages = SmallVec::<[u32; 8]>::new();
+    let mut pages = 0;
     for cache in caches {
-        first_pages.push((pages.len() / size_of::<u64>()) as u32);
-        pages.extend(cache.page_table());
+        first_pages.push((pages / size_of::<u64>()) as u32);
+        pages += cache.table.len();
     }
+    let table = match caches {
+        [cache] => Cow::Borrowed(&*cache.table),
+        caches => Cow::Owned(caches.iter().flat_map(|cache| &cache.table).copied().collect()),
+    };
     // Of rows with one place the last one is kept.
-    let mut later: Vec<Option<usize>> = vec![None; caches.len()];
-    let mut kept = vec![false; rows.len()];
+    let mut later: SmallVec<[Option<usize>; 8]> = smallvec![None; caches.len()];
+    let mut kept: SmallVec<[bool; 8]> = smallvec![false; rows.len()];
     for (kept, row) in kept.iter_mut().zip(rows).rev() {
         *kept = later[row.sequence].replace(row.position) != Some(row.position);
     }
-    let infos = rows.iter().zip(kept).flat_map(|(row, kept)| {
+    let mut infos = Vec::with_capacity(rows.len() * 4 * size_of::<u32>());
+    for (row, kept) in rows.iter().zip(kept) {
         let length = caches[row.sequence].lengths[layer];
-        [row.position as u32, length as u32, first_pages[row.sequence], kept.into()]
-    });
-    (u32_bytes(infos), pages)
+        let info = [row.position as u32, length as u32, first_pages[row.sequence], kept.into()];
+        infos.extend(info.iter().flat_map(|value| value.to_le_bytes()));
+    }
+    (infos, table)
 }

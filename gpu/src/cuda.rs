@@ -16,10 +16,10 @@ const PTX: &str = include_str!("../kernels/metis.ptx");
 const LEAST_CAPABILITY: (i32, i32) = (8, 0);
 /// Memory of a device that is left to others.
 const RESERVE: usize = 512 << 20;
-/// Steps that are kept as graphs.
-const GRAPHS: usize = 12;
-/// Steps that came once.
-const CANDIDATES: usize = 4;
+/// Parts of steps that are kept as graphs.
+const GRAPHS: usize = 64;
+/// Parts that came once.
+const CANDIDATES: usize = 16;
 /// Launches that are worth a graph.
 const WORTH_A_GRAPH: usize = 8;
 

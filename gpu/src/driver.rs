@@ -6,7 +6,6 @@
 use std::fmt::Debug;
 
 use metis_kernels::BackendError;
-use smallvec::SmallVec;
 use thiserror::Error;
 
 /// What a driver reports.
@@ -50,9 +49,9 @@ pub struct Launch {
 /// A kernel's arguments in its parameters' order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Arguments {
-    words: SmallVec<[u64; 20]>,
-    /// The first word of each argument.
-    starts: SmallVec<[u8; 12]>,
+    words: Vec<u64>,
+    /// A bit for each word with which an argument begins.
+    starts: u64,
 }
 
 impl Arguments {
@@ -62,12 +61,19 @@ impl Arguments {
         self.with_struct(&[word.into().0])
     }
 
-    /// A structure, as it lies in memory.
+    /// A structure, as it lies in memory. All arguments together have at most 64 words.
     #[must_use]
     pub fn with_struct(mut self, words: &[u64]) -> Self {
-        self.starts.push(self.words.len() as u8);
+        debug_assert!(self.words.len() + words.len() <= u64::BITS as usize);
+        self.starts |= 1 << self.words.len();
         self.words.extend_from_slice(words);
         self
+    }
+
+    /// One structure, the only argument.
+    #[must_use]
+    pub const fn of_struct(words: Vec<u64>) -> Self {
+        Self { words, starts: 1 }
     }
 
     /// All words.
@@ -77,7 +83,7 @@ impl Arguments {
 
     /// The words from which on each argument lies.
     pub fn starts(&self) -> impl Iterator<Item = usize> + '_ {
-        self.starts.iter().map(|&start| start.into())
+        (0..self.words.len()).filter(|&word| self.starts >> word & 1 == 1)
     }
 }
 

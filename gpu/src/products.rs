@@ -89,7 +89,7 @@ pub(crate) struct Products {
     pub rows: usize,
     pub inputs: usize,
     pub source: Source,
-    pub matrices: SmallVec<[Matrix; MATRICES]>,
+    pub matrices: SmallVec<[Matrix; 1]>,
     pub gated: Option<Gated>,
 }
 
@@ -214,7 +214,7 @@ impl Products {
             Source::Stored => 0,
             _ => (2 * self.rows * self.x.stride) as u32,
         };
-        let arguments = Arguments::default().with_struct(&self.words(grid[0]));
+        let arguments = Arguments::of_struct(self.words(grid[0]));
         Launch { kernel, grid: grid.map(|blocks| blocks as u32), threads: THREADS, shared, arguments }
     }
 

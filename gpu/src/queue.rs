@@ -16,6 +16,9 @@ use crate::task::{self, Task};
 pub(crate) const STAGING_BYTES: usize = 1 << 20;
 /// Every input begins at a multiple of it: kernels read sixteen bytes at once.
 const ALIGNMENT: usize = 16;
+/// Tasks that are worth beginning while a step is still asked for: few at first, then as many as cost the host less than the device.
+const FIRST_PART: usize = 10;
+const PART: usize = 40;
 /// Earlier inputs that a new one is compared with: layers give the same positions again and again.
 const COMPARED: usize = 24;
 
@@ -33,6 +36,8 @@ pub(crate) struct Queue<D: Driver> {
 struct State<M> {
     tasks: Vec<Task>,
     staged: Vec<u8>,
+    /// How much of it has been copied, and is used by what was begun since.
+    uploaded: usize,
     /// Offset and length of each input in `staged`.
     inputs: Vec<(usize, usize)>,
     staging: M,
@@ -50,6 +55,7 @@ impl<D: Driver> Queue<D> {
         let state = State {
             tasks: Vec::new(),
             staged: Vec::new(),
+            uploaded: 0,
             inputs: Vec::new(),
             staging_address: driver.address(&staging),
             staging,
@@ -118,14 +124,32 @@ impl<D: Driver> Queue<D> {
         self.fail(result)
     }
 
+    /// Begins what waits, if that is worth it, while the rest of the step is still being asked for: the device has something to do meanwhile.
+    /// No task that comes belongs to one that waits.
+    pub(crate) fn begin_part(&self) {
+        let mut state = self.lock();
+        let worth = if state.uploaded == 0 { FIRST_PART } else { PART };
+        if state.tasks.len() >= worth {
+            // What fails now fails again, and is reported, at the next call.
+            let _ = self.begin_some(&mut state);
+        }
+    }
+
     fn begin(&self, state: &mut State<D::Memory>) -> Result<(), DriverError> {
+        let result = self.begin_some(state);
+        state.staged.clear();
+        state.uploaded = 0;
+        state.inputs.clear();
+        result
+    }
+
+    /// Begins what waits; inputs keep their places.
+    fn begin_some(&self, state: &mut State<D::Memory>) -> Result<(), DriverError> {
         if let Some(error) = &state.failed {
             return Err(error.clone());
         }
         let result = self.try_begin(state);
         state.tasks.clear();
-        state.staged.clear();
-        state.inputs.clear();
         if let Err(error) = &result {
             state.failed = Some(error.clone());
         }
@@ -139,8 +163,10 @@ impl<D: Driver> Queue<D> {
 
     #[allow(unsafe_code, reason = "kernels use memory by address")]
     fn try_begin(&self, state: &mut State<D::Memory>) -> Result<(), DriverError> {
-        if !state.staged.is_empty() {
-            self.driver.upload(&mut state.staging, 0, &state.staged)?;
+        if state.staged.len() > state.uploaded {
+            let more = &state.staged[state.uploaded..];
+            self.driver.upload(&mut state.staging, state.uploaded, more)?;
+            state.uploaded = state.staged.len();
         }
         if state.tasks.is_empty() {
             return Ok(());

@@ -254,7 +254,7 @@ impl Begin {
     }
 
     fn launch(&self) -> Launch {
-        let mut arguments = Arguments::default().with_struct(&self.call);
+        let mut arguments = Arguments::of_struct(self.call.clone());
         for heads in self.heads {
             arguments = arguments.with(heads);
         }

@@ -214,7 +214,8 @@ pub trait Backend: Send + Sync + Debug + 'static {
         f()
     }
 
-    /// What follows is of this layer; of none before the first and after the last one. For those who report where something happened.
+    /// What follows is of this layer; of none before the first and after the last one. For those who report where something happened, or
+    /// begin what was asked for so far.
     fn begin_layer(&self, _layer: Option<usize>) {}
 
     /// Takes a matrix over. Checks its shape against the accumulator bounds.

@@ -2,10 +2,12 @@
 // calls the driver. Everything happens at once, so a stream is nothing; a capture keeps launches with copies of their arguments.
 //
 // The environment can ask for faults: METIS_FAKE_LOST_AFTER=N loses the device after N launches, METIS_FAKE_WRONG=1 changes a bit of what
-// is copied back, METIS_FAKE_SKIP=kernel leaves a kernel out, METIS_FAKE_MEMORY=N is the memory in bytes, METIS_FAKE_CAPABILITY=N the major compute capability.
+// is copied back, METIS_FAKE_SKIP=kernel leaves a kernel out, METIS_FAKE_MEMORY=N is the memory in bytes, METIS_FAKE_FULL_AFTER=N leaves none after
+// more than N launches, METIS_FAKE_CAPABILITY=N is the major compute capability.
 
 #include "shim.h"
 
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -37,13 +39,14 @@ long launches_left = setting("METIS_FAKE_LOST_AFTER", -1);
 uint64_t next_seed = 1;
 bool capturing = false;
 std::vector<Launch> captured;
-unsigned graph_launches = 0;
+unsigned graph_launches = 0, launches = 0;
 
 Result start(const Launch &launch) {
     if (launches_left == 0) return LOST;
     const char *skipped = getenv("METIS_FAKE_SKIP");
     if (skipped && launch.kernel == shim::find(skipped)) return OK;
     if (launches_left > 0) launches_left--;
+    launches++;
     std::vector<const void *> arguments;
     for (auto &argument : launch.arguments) arguments.push_back(argument.data());
     next_seed += 0x9e3779b97f4a7c15ull;
@@ -63,7 +66,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int) {
 }
 int cuDevicePrimaryCtxRetain(void **context, int) { return *context = &used_memory, OK; }
 int cuDevicePrimaryCtxRelease_v2(int) {
-    if (getenv("METIS_FAKE_REPORT")) fprintf(stderr, "graphs launched: %u\n", graph_launches);
+    if (getenv("METIS_FAKE_REPORT")) fprintf(stderr, "graphs launched: %u\nlaunches: %u\n", graph_launches, launches);
     return OK;
 }
 int cuCtxSetCurrent(void *) { return OK; }
@@ -83,6 +86,7 @@ int cuMemGetInfo_v2(size_t *free, size_t *total) {
 }
 int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     if (used_memory + bytes > (size_t)setting("METIS_FAKE_MEMORY", 4l << 30)) return OUT_OF_MEMORY;
+    if ((long)launches > setting("METIS_FAKE_FULL_AFTER", LONG_MAX)) return OUT_OF_MEMORY;
     *address = (uint64_t)aligned_alloc(256, (bytes + 255) / 256 * 256);
     memset((void *)*address, 0xcd, bytes);
     sizes_of_memory[*address] = bytes;

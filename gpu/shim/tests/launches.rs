@@ -74,9 +74,10 @@ fn last_step(family: &str) -> Vec<&'static str> {
         constraint: None,
     };
     model.generate(&request).unwrap();
-    // The step, then the choice of its token.
-    let calls = calls.lock().unwrap();
-    calls[calls.len() - 2..].concat()
+    // What comes after the last choice but one.
+    let launches = calls.lock().unwrap().concat();
+    let before = launches[..launches.len() - 1].iter().rposition(|&kernel| kernel == "choose").unwrap();
+    launches[before + 1..].to_vec()
 }
 
 /// Checks that a step is these kernels, then layers of those, then the head.

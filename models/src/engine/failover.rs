@@ -61,6 +61,13 @@ impl Failover {
         Ok(Arc::clone(cpu.insert(model)))
     }
 
+    fn generate_on_cpu(&self, requests: &[Request]) -> Vec<Result<Generation, InferenceError>> {
+        match self.cpu() {
+            Ok(cpu) => cpu.generate_batch(requests),
+            Err(error) => requests.iter().map(|_| Err(error.clone().into())).collect(),
+        }
+    }
+
     /// Whether an error is the device's, and not the request's. Says so.
     fn is_device(&self, error: &InferenceError) -> bool {
         match error {
@@ -106,26 +113,23 @@ impl InferenceModel for Failover {
     }
 
     fn generate_batch(&self, requests: &[Request]) -> Vec<Result<Generation, InferenceError>> {
-        let mut answers = if self.is_lost() { Vec::new() } else { self.device.generate_batch(requests) };
-        let left: Vec<usize> = (0..requests.len())
-            .filter(|&i| match answers.get(i) {
-                Some(Err(error)) => self.is_device(error),
-                Some(Ok(_)) => false,
-                None => true,
-            })
+        if self.is_lost() {
+            return self.generate_on_cpu(requests);
+        }
+        let mut answers = self.device.generate_batch(requests);
+        let is_left = |answer: &Result<_, _>| answer.as_ref().is_err_and(|error| self.is_device(error));
+        let left: Vec<bool> = answers.iter().map(is_left).collect();
+        let again: Vec<Request> = requests
+            .iter()
+            .zip(&left)
+            .filter(|(_, left)| **left)
+            .map(|(request, _)| request.clone())
             .collect();
-        if left.is_empty() {
+        if again.is_empty() {
             return answers;
         }
-        let again: Vec<Request> = left.iter().map(|&i| requests[i].clone()).collect();
-        let done = match self.cpu() {
-            Ok(cpu) => cpu.generate_batch(&again),
-            Err(error) => again.iter().map(|_| Err(error.clone().into())).collect(),
-        };
-        answers.resize_with(requests.len(), || Err(InferenceError::EmptyPrompt));
-        for (i, answer) in left.into_iter().zip(done) {
-            answers[i] = answer;
-        }
+        let places = answers.iter_mut().zip(left).filter(|(_, left)| *left);
+        places.zip(self.generate_on_cpu(&again)).for_each(|((place, _), answer)| *place = answer);
         answers
     }
 
