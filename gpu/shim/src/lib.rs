@@ -11,7 +11,7 @@
 mod machine;
 
 #[cfg(shim)]
-pub use machine::{Memory, Shim};
+pub use machine::{Memory, Record, Shim};
 
 /// The reason for which a test that needs the kernels is skipped, if there is one.
 pub const UNAVAILABLE: Option<&str> =

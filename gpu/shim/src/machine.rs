@@ -4,6 +4,7 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use metis_gpu::{Driver, DriverError, Launch};
 
@@ -31,18 +32,29 @@ pub struct Shim {
     seed: AtomicU64,
     /// Launches that are executed before the device is lost.
     lifetime: Option<AtomicU64>,
+    /// Where the kernels of all launches are written down.
+    record: Option<Record>,
 }
+
+/// Kernels in the order of their launches.
+pub type Record = Arc<Mutex<Vec<&'static str>>>;
 
 impl Shim {
     /// A device whose threads are scheduled by a seed.
     pub const fn new(seed: u64) -> Self {
-        Self { seed: AtomicU64::new(seed), lifetime: None }
+        Self { seed: AtomicU64::new(seed), lifetime: None, record: None }
     }
 
     /// One that is lost after so many launches.
     #[must_use]
-    pub const fn lost_after(self, launches: u64) -> Self {
+    pub fn lost_after(self, launches: u64) -> Self {
         Self { lifetime: Some(AtomicU64::new(launches)), ..self }
+    }
+
+    /// One that writes its launches down.
+    #[must_use]
+    pub fn recorded(self, record: &Record) -> Self {
+        Self { record: Some(Arc::clone(record)), ..self }
     }
 
     fn lost(&self) -> Result<(), DriverError> {
@@ -142,6 +154,10 @@ impl Driver for Shim {
     }
 
     unsafe fn launch(&self, launches: &[Launch]) -> Result<(), DriverError> {
+        if let Some(record) = &self.record {
+            let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
+            record.extend(launches.iter().map(|launch| launch.kernel));
+        }
         for launch in launches {
             self.lost()?;
             if let Some(left) = &self.lifetime {

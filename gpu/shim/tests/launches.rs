@@ -1,61 +1,15 @@
 //! How many launches a step is: neighbours are one.
 #![cfg(shim)]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap in a test is its report")]
-#![allow(unsafe_code, reason = "is a driver")]
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use metis_gpu::{Driver, DriverError, Gpu, Launch};
-use metis_gpu_shim::{Memory, Shim};
+use metis_gpu::Gpu;
+use metis_gpu_shim::{Record, Shim};
 use metis_kernels::{Sampling, TokenId};
 use metis_models::Bundle;
 use metis_models::engine::{Engine, InferenceModel, Request};
 use metis_models::fixture::families;
-
-/// The shim, and the kernels that it was asked for, call by call.
-#[derive(Debug)]
-struct Recorder {
-    shim: Shim,
-    calls: Arc<Mutex<Vec<Vec<&'static str>>>>,
-}
-
-impl Driver for Recorder {
-    type Memory = Memory;
-
-    fn name(&self) -> String {
-        self.shim.name()
-    }
-
-    fn multiprocessors(&self) -> u32 {
-        self.shim.multiprocessors()
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<Memory, DriverError> {
-        self.shim.allocate(bytes)
-    }
-
-    fn address(&self, memory: &Memory) -> u64 {
-        self.shim.address(memory)
-    }
-
-    fn upload(&self, to: &mut Memory, offset: usize, bytes: &[u8]) -> Result<(), DriverError> {
-        self.shim.upload(to, offset, bytes)
-    }
-
-    fn download(&self, from: &Memory, offset: usize, bytes: &mut [u8]) -> Result<(), DriverError> {
-        self.shim.download(from, offset, bytes)
-    }
-
-    unsafe fn launch(&self, launches: &[Launch]) -> Result<(), DriverError> {
-        self.calls.lock().unwrap().push(launches.iter().map(|launch| launch.kernel).collect());
-        // SAFETY: the caller's.
-        unsafe { self.shim.launch(launches) }
-    }
-
-    fn finish(&self) -> Result<(), DriverError> {
-        self.shim.finish()
-    }
-}
 
 /// The kernels of the last decoding step of a family.
 fn last_step(family: &str) -> Vec<&'static str> {
@@ -63,9 +17,9 @@ fn last_step(family: &str) -> Vec<&'static str> {
     let folder = tempfile::tempdir().unwrap();
     let parts = fixture.bundle(&folder.path().join("checkpoint")).unwrap();
     let bundle = Bundle::from_parts(&parts.manifest, parts.weights, parts.tokenizer).unwrap();
-    let calls = Arc::new(Mutex::new(Vec::new()));
-    let recorder = Recorder { shim: Shim::new(1), calls: Arc::clone(&calls) };
-    let model = Engine::load(&bundle, Arc::new(Gpu::new(recorder, usize::MAX).unwrap())).unwrap();
+    let record = Record::default();
+    let shim = Shim::new(1).recorded(&record);
+    let model = Engine::load(&bundle, Arc::new(Gpu::new(shim, usize::MAX).unwrap())).unwrap();
     let request = Request {
         prompt: vec![TokenId(5), TokenId(6)],
         max_new: 3,
@@ -75,7 +29,7 @@ fn last_step(family: &str) -> Vec<&'static str> {
     };
     model.generate(&request).unwrap();
     // What comes after the last choice but one.
-    let launches = calls.lock().unwrap().concat();
+    let launches = record.lock().unwrap();
     let before = launches[..launches.len() - 1].iter().rposition(|&kernel| kernel == "choose").unwrap();
     launches[before + 1..].to_vec()
 }
