@@ -5,6 +5,7 @@ use revm::context::{BlockEnv, CfgEnv};
 use serde::{Deserialize, Serialize};
 
 use crate::fork::{self, SpecId};
+use crate::metered::MeteredBlock;
 
 /// The rules and the block under which transactions execute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,9 @@ pub struct BlockInfo {
     pub prevrandao: B256,
     /// `COINBASE`, which receives the fees.
     pub coinbase: Address,
+    /// What precompiled contracts meter, where the chain has a price and a limit for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metered: Option<MeteredBlock>,
 }
 
 impl Default for BlockInfo {
@@ -67,6 +71,7 @@ impl Default for BlockInfo {
             gas_limit: 1_000_000_000,
             prevrandao: B256::ZERO,
             coinbase: Address::ZERO,
+            metered: None,
         }
     }
 }

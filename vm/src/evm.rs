@@ -5,6 +5,7 @@ use crate::{
     error::VmError,
     fork::SpecId,
     fusion::{FusedEvm, FusionCache, WithFusion},
+    metered::{Meter, MeterTerms, MeteredBlock, MeteredHandler},
     outcome::Outcome,
     state::{self, Account, State},
     transaction::{CompleteTransaction, Transaction},
@@ -12,9 +13,10 @@ use crate::{
 use alloy_primitives::Address;
 use revm::{
     Context, ExecuteCommitEvm, ExecuteEvm, MainBuilder, MainContext,
-    context::{Cfg, ContextTr, Evm, TxEnv},
+    context::{Cfg, ContextTr, Evm, Transaction as _, TxEnv, result::ExecutionResult},
+    context_interface::ContextSetters,
     database::{CacheDB, EmptyDB},
-    handler::{EthFrame, MainnetContext, PrecompileProvider, instructions::EthInstructions},
+    handler::{EthFrame, Handler, MainnetContext, PrecompileProvider, instructions::EthInstructions},
     interpreter::{InterpreterResult, interpreter::EthInterpreter},
 };
 use std::fmt;
@@ -29,9 +31,9 @@ pub type EvmContext = MainnetContext<StateDb>;
 ///
 /// The handler tells it the fork before every transaction (`set_spec`). What it answers must be a pure function of
 /// the call and the state that it reads through the journal.
-pub trait Precompiles: PrecompileProvider<EvmContext, Output = InterpreterResult> {}
+pub trait Precompiles: PrecompileProvider<EvmContext, Output = InterpreterResult> + Meter {}
 
-impl<P: PrecompileProvider<EvmContext, Output = InterpreterResult>> Precompiles for P {}
+impl<P: PrecompileProvider<EvmContext, Output = InterpreterResult> + Meter> Precompiles for P {}
 
 /// Puts a [`Vm`] together.
 #[derive(Clone, Debug, Default)]
@@ -104,18 +106,20 @@ impl EvmBuilder {
             .with_block(self.config.block.block_env())
             .with_cfg(self.config.cfg_env());
         let evm = context.build_mainnet().with_precompiles(precompiles).with_fusion(self.fusion);
-        Vm { evm, config: self.config }
+        Vm { evm, config: self.config, metered: 0 }
     }
 }
 
 /// revm's mainnet machine with other precompiled contracts.
-type MainnetWith<P> =
+pub(crate) type MainnetWith<P> =
     Evm<EvmContext, (), EthInstructions<EthInterpreter, EvmContext>, P, EthFrame<EthInterpreter>>;
 
 /// An EVM with its state.
 pub struct Vm<P> {
     evm: FusedEvm<MainnetWith<P>>,
     config: EvmConfig,
+    /// Metered gas that the block's transactions have used.
+    metered: u64,
 }
 
 impl<P: Precompiles> Vm<P> {
@@ -126,7 +130,10 @@ impl<P: Precompiles> Vm<P> {
     pub fn transact(&mut self, tx: &Transaction) -> Result<Outcome, VmError> {
         let complete = self.complete(tx);
         tracing::debug!(from = %complete.from, to = ?complete.to, gas = complete.gas, "transaction");
-        let outcome: Outcome = self.evm.transact_commit(self.tx_env(&complete))?.into();
+        let outcome = self.execute(self.tx_env(&complete), self.config.block.metered)?;
+        let state = self.evm.finalize();
+        self.evm.commit(state);
+        self.metered = self.metered.saturating_add(outcome.metered_gas_used);
         tracing::debug!(status = %outcome.status, gas_used = outcome.gas_used, "executed");
         Ok(outcome)
     }
@@ -146,14 +153,29 @@ impl<P: Precompiles> Vm<P> {
         let rules = self.evm.ctx.cfg.clone();
         self.evm.ctx.cfg.disable_nonce_check = true;
         self.evm.ctx.cfg.disable_eip3607 = true;
+        let mut metered = self.config.block.metered;
         if complete.gas_price == 0 {
             self.evm.ctx.block.basefee = 0;
+            metered.iter_mut().for_each(|block| block.base_fee = 0);
         }
-        let result = self.evm.transact(tx_env);
+        let result = self.execute(tx_env, metered);
+        self.evm.finalize();
         self.evm.ctx.cfg = rules;
         self.evm.ctx.block.basefee = self.config.block.base_fee;
+        result
+    }
 
-        Ok(result?.result.into())
+    /// Executes a transaction; what it did is in the journal.
+    fn execute(&mut self, tx: TxEnv, block: Option<MeteredBlock>) -> Result<Outcome, VmError> {
+        let terms = block.map(|block| MeterTerms {
+            base_fee: block.base_fee,
+            affordable: tx.max_fee_per_gas() >= block.base_fee.into(),
+            left: block.gas_limit.saturating_sub(self.metered),
+        });
+        self.evm.precompiles.begin_transaction(terms);
+        self.evm.ctx.set_tx(tx);
+        let result: ExecutionResult = MeteredHandler::new(block).run(&mut self.evm)?;
+        Ok(Outcome { metered_gas_used: self.evm.precompiles.metered(), ..Outcome::from(result) })
     }
 
     /// The transaction with every open field filled in, exactly as [`transact`](Self::transact) would execute it now.
@@ -166,13 +188,14 @@ impl<P: Precompiles> Vm<P> {
             input: tx.input.clone(),
             gas: tx.gas.unwrap_or(most_gas),
             gas_price: tx.gas_price.unwrap_or_else(|| self.config.block.base_fee.into()),
+            max_priority_fee: tx.max_priority_fee,
             nonce: tx.nonce.unwrap_or_else(|| self.nonce(tx.from)),
         }
     }
 
     fn tx_env(&self, tx: &CompleteTransaction) -> TxEnv {
         TxEnv {
-            tx_type: 0,
+            tx_type: if tx.max_priority_fee.is_some() { 2 } else { 0 },
             caller: tx.from,
             gas_limit: tx.gas,
             gas_price: tx.gas_price,
@@ -182,7 +205,7 @@ impl<P: Precompiles> Vm<P> {
             nonce: tx.nonce,
             chain_id: Some(self.config.chain_id),
             access_list: Default::default(),
-            gas_priority_fee: None,
+            gas_priority_fee: tx.max_priority_fee,
             blob_hashes: Vec::new(),
             max_fee_per_blob_gas: 0,
             authorization_list: Vec::new(),
@@ -215,6 +238,12 @@ impl<P: Precompiles> Vm<P> {
     pub fn set_block(&mut self, block: BlockInfo) {
         self.evm.ctx.block = block.block_env();
         self.config.block = block;
+        self.metered = 0;
+    }
+
+    /// Metered gas that the block's transactions have used so far.
+    pub const fn metered(&self) -> u64 {
+        self.metered
     }
 
     /// The rules and the present block.

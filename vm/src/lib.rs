@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`fork`] | every hard fork that revm knows, by name |
 //! | [`config`] | what a chain fixes: fork, chain id, gas cap, and the block that transactions see |
+//! | [`metered`] | gas that precompiled contracts meter, with a price and a limit of its own |
 //! | [`transaction`] | what a user sends |
 //! | [`outcome`] | what came of it |
 //! | [`state`] | accounts as a value: JSON in, JSON out, one digest |
@@ -32,6 +33,7 @@ pub mod error;
 pub mod evm;
 pub mod fork;
 pub mod fusion;
+pub mod metered;
 pub mod outcome;
 pub mod record;
 pub mod state;
@@ -44,6 +46,7 @@ pub use error::VmError;
 pub use evm::{EvmBuilder, EvmContext, Precompiles, StateDb, Vm};
 pub use fork::{SpecId, UnknownFork};
 pub use fusion::{CacheStats, FusedEvm, FusionCache, FusionConfig, Interpreter, WithFusion};
+pub use metered::{Meter, MeterTerms, MeteredBlock};
 pub use outcome::{HaltReason, Log, Outcome, Status};
 pub use record::{Difference, Record, RecordError, Recorder, VerifyError};
 pub use state::{Account, State, StateError};

@@ -17,12 +17,19 @@ pub struct Outcome {
     pub gas_used: u64,
     /// Gas given back (EIP-3529), already taken off `gas_used`.
     pub gas_refunded: u64,
+    /// Of `gas_used`, what precompiled contracts metered, where the block does.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub metered_gas_used: u64,
     /// Return data, revert data, or the code of a created contract. Empty after a halt.
     pub output: Bytes,
     /// Events in the order of emission.
     pub logs: Vec<Log>,
     /// The contract that was created, where the transaction was a successful creation.
     pub created_address: Option<Address>,
+}
+
+fn is_zero(gas: &u64) -> bool {
+    *gas == 0
 }
 
 impl Outcome {
@@ -46,6 +53,7 @@ impl From<ExecutionResult> for Outcome {
             status,
             gas_used: gas.tx_gas_used(),
             gas_refunded: gas.final_refunded(),
+            metered_gas_used: 0,
             output: result.into_output().unwrap_or_default(),
             logs,
             created_address,

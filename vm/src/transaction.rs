@@ -18,8 +18,10 @@ pub struct Transaction {
     pub input: Bytes,
     /// Gas limit. `None`: as much as the block and the fork's cap allow.
     pub gas: Option<u64>,
-    /// Wei per gas. `None`: the base fee for a transaction, 0 for a simulation.
+    /// Wei per gas. `None`: the base fee for a transaction, 0 for a simulation. With `max_priority_fee`, the most that is paid.
     pub gas_price: Option<u128>,
+    /// Wei per gas for the block's beneficiary on top of the base fee (EIP-1559). `None`: whatever the gas price leaves.
+    pub max_priority_fee: Option<u128>,
     /// `None`: the sender's next nonce.
     pub nonce: Option<u64>,
 }
@@ -36,7 +38,7 @@ impl Transaction {
     }
 
     fn new(from: Address, to: Option<Address>, input: Bytes) -> Self {
-        Self { from, to, value: U256::ZERO, input, gas: None, gas_price: None, nonce: None }
+        Self { from, to, value: U256::ZERO, input, gas: None, gas_price: None, max_priority_fee: None, nonce: None }
     }
 
     /// The same with this value in wei.
@@ -57,6 +59,13 @@ impl Transaction {
     #[must_use]
     pub fn with_gas_price(mut self, wei: u128) -> Self {
         self.gas_price = Some(wei);
+        self
+    }
+
+    /// The same with at most this much for the block's beneficiary, in wei per gas.
+    #[must_use]
+    pub fn with_max_priority_fee(mut self, wei: u128) -> Self {
+        self.max_priority_fee = Some(wei);
         self
     }
 
@@ -82,8 +91,11 @@ pub struct CompleteTransaction {
     pub input: Bytes,
     /// Gas limit.
     pub gas: u64,
-    /// Wei per gas.
+    /// Wei per gas; with `max_priority_fee`, the most that is paid.
     pub gas_price: u128,
+    /// Wei per gas for the block's beneficiary (EIP-1559); a legacy transaction has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_priority_fee: Option<u128>,
     /// The sender's nonce.
     pub nonce: u64,
 }
@@ -104,6 +116,7 @@ impl From<&CompleteTransaction> for Transaction {
             input: tx.input.clone(),
             gas: Some(tx.gas),
             gas_price: Some(tx.gas_price),
+            max_priority_fee: tx.max_priority_fee,
             nonce: Some(tx.nonce),
         }
     }

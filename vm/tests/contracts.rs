@@ -120,6 +120,8 @@ impl Script {
     }
 }
 
+impl metis_vm::Meter for Script {}
+
 impl<CTX: ContextTr<Cfg: Cfg<Spec = SpecId>>> PrecompileProvider<CTX> for Script {
     type Output = InterpreterResult;
 

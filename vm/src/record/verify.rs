@@ -45,11 +45,12 @@ impl Record {
 /// The first field in which two outcomes differ, with both values.
 fn first_difference(recorded: &Outcome, recomputed: &Outcome) -> Option<(Field, String, String)> {
     // Without `..`: a new field of an outcome cannot be forgotten here.
-    let Outcome { status, gas_used, gas_refunded, output, logs, created_address } = recorded;
+    let Outcome { status, gas_used, gas_refunded, metered_gas_used, output, logs, created_address } = recorded;
     differ(Field::Status, status, &recomputed.status)
         .or_else(|| differ(Field::Output, output, &recomputed.output))
         .or_else(|| differ(Field::GasUsed, gas_used, &recomputed.gas_used))
         .or_else(|| differ(Field::GasRefunded, gas_refunded, &recomputed.gas_refunded))
+        .or_else(|| differ(Field::MeteredGasUsed, metered_gas_used, &recomputed.metered_gas_used))
         .or_else(|| {
             differ(Field::CreatedAddress, &Created(*created_address), &Created(recomputed.created_address))
         })
@@ -147,6 +148,8 @@ pub enum Field {
     GasUsed,
     /// [`Outcome::gas_refunded`].
     GasRefunded,
+    /// [`Outcome::metered_gas_used`].
+    MeteredGasUsed,
     /// [`Outcome::created_address`].
     CreatedAddress,
     /// The event with this index.
@@ -163,6 +166,7 @@ impl fmt::Display for Field {
             Self::Output => f.write_str("output"),
             Self::GasUsed => f.write_str("gas used"),
             Self::GasRefunded => f.write_str("gas refunded"),
+            Self::MeteredGasUsed => f.write_str("metered gas used"),
             Self::CreatedAddress => f.write_str("created address"),
             Self::Log(index) => write!(f, "log {index}"),
             Self::LogCount => f.write_str("number of logs"),

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "every test binary uses another part of it")]
 
 use alloy_primitives::{Address, Bytes, U256, address, bytes};
-use metis_vm::{Account, EvmBuilder, SpecId, State, Vm};
+use metis_vm::{Account, EvmBuilder, Meter, MeterTerms, SpecId, State, Vm};
 use revm::{
     context::{Cfg, ContextTr},
     context_interface::{JournalTr, cfg::gas::GasTracker},
@@ -24,15 +24,24 @@ pub(crate) const DUMMY_GAS: u64 = 1000;
 
 /// Ethereum's precompiles and a dummy. The dummy reads the first byte of its input: 0 echoes (input, then one byte that says
 /// how it was called), 1 reverts with the input, 2 fails fatally, 3 runs out of gas, 4 returns storage slot 1 of `CONTRACT`.
+///
+/// It meters the gas of its calls, and reverts with nothing where the terms leave too little.
 #[derive(Debug)]
 pub(crate) struct Dummy {
     ethereum: EthPrecompiles,
     warm: AddressSet,
+    terms: Option<MeterTerms>,
+    metered: u64,
 }
 
 impl Dummy {
     pub(crate) fn new() -> Self {
-        let mut dummy = Self { ethereum: EthPrecompiles::new(SpecId::OSAKA), warm: AddressSet::default() };
+        let mut dummy = Self {
+            ethereum: EthPrecompiles::new(SpecId::OSAKA),
+            warm: AddressSet::default(),
+            terms: None,
+            metered: 0,
+        };
         dummy.warm_up();
         dummy
     }
@@ -40,6 +49,17 @@ impl Dummy {
     fn warm_up(&mut self) {
         self.warm.clone_from(self.ethereum.warm_addresses());
         self.warm.insert(DUMMY);
+    }
+}
+
+impl Meter for Dummy {
+    fn begin_transaction(&mut self, terms: Option<MeterTerms>) {
+        self.terms = terms;
+        self.metered = 0;
+    }
+
+    fn metered(&self) -> u64 {
+        self.metered
     }
 }
 
@@ -62,6 +82,12 @@ impl<CTX: ContextTr<Cfg: Cfg<Spec = SpecId>>> PrecompileProvider<CTX> for Dummy 
         if !gas.record_regular_cost(DUMMY_GAS) || input.first() == Some(&3) {
             gas.spend_all();
             return Ok(Some(InterpreterResult::new(InstructionResult::PrecompileOOG, Bytes::new(), gas)));
+        }
+        if let Some(terms) = self.terms {
+            if !terms.affordable || terms.left < self.metered + DUMMY_GAS {
+                return Ok(Some(InterpreterResult::new(InstructionResult::Revert, Bytes::new(), gas)));
+            }
+            self.metered += DUMMY_GAS;
         }
         let (result, output) = match input.first() {
             Some(1) => (InstructionResult::Revert, input),
