@@ -13,6 +13,12 @@ const SETTINGS = {
   metadata: { bytecodeHash: 'none', appendCBOR: false },
 };
 
+/** What a source imports from a package: `{contents}` or `{error}`, as the compiler asks. */
+function imported(file) {
+  const found = path.join(__dirname, 'node_modules', file);
+  return fs.existsSync(found) ? { contents: fs.readFileSync(found, 'utf8') } : { error: `${file} is not installed: npm ci` };
+}
+
 /** Paths of all Solidity files under `dir`, sorted. */
 function sources(dir) {
   return fs
@@ -33,9 +39,13 @@ function compile(files) {
       outputSelection: { '*': { '*': ['abi', 'evm.bytecode.object', 'evm.deployedBytecode.object'] } },
     },
   };
-  const output = JSON.parse(solc.compile(JSON.stringify(input)));
-  for (const problem of output.errors ?? []) console.error(problem.formattedMessage);
-  if (output.errors?.length) process.exit(1); // warnings too
+  const output = JSON.parse(solc.compile(JSON.stringify(input), { import: imported }));
+  // Warnings too, but not those about packages.
+  const problems = (output.errors ?? []).filter(
+    ({ severity, sourceLocation }) => severity === 'error' || sourceLocation?.file.startsWith('src/') !== false,
+  );
+  for (const problem of problems) console.error(problem.formattedMessage);
+  if (problems.length) process.exit(1);
   return output.contracts;
 }
 
@@ -46,6 +56,7 @@ fs.mkdirSync(target, { recursive: true });
 
 const seen = new Set();
 for (const [source, contracts] of Object.entries(compile(sources('src')))) {
+  if (!source.startsWith('src/')) continue; // of a package
   for (const [contractName, { abi, evm }] of Object.entries(contracts)) {
     if (seen.has(contractName)) throw new Error(`two contracts are called ${contractName}`);
     seen.add(contractName);

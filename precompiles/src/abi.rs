@@ -1,7 +1,7 @@
 //! The ABI: selectors, arguments, answers and errors. `docs/abi.md` is normative.
 
-use alloy_primitives::{Address, address};
-use alloy_sol_types::SolCall;
+use alloy_primitives::{Address, B256, address};
+use alloy_sol_types::{SolCall, SolError};
 use alloy_sol_types::abi::AbiDecoderConfig;
 
 pub use interface::*;
@@ -101,6 +101,10 @@ mod interface {
         function modelInfo(bytes32 model) returns (ModelInfo info);
         #[derive(Debug, PartialEq, Eq)]
         function quote(bytes32 model, uint32 promptTokens, uint32 maxNew) returns (uint64 gas);
+        #[derive(Debug, PartialEq, Eq)]
+        function verifyBundle(bytes32 model) returns (bool same);
+        #[derive(Debug, PartialEq, Eq)]
+        function inferenceBaseFee() returns (uint256 baseFee);
 
         #[derive(Debug, PartialEq, Eq)]
         error UnknownModel(bytes32 model);
@@ -126,7 +130,45 @@ mod interface {
         error BadMessage(uint32 index);
         #[derive(Debug, PartialEq, Eq)]
         error BadCalldata();
+        #[derive(Debug, PartialEq, Eq)]
+        error PaymentRequired(bytes32 model);
+        #[derive(Debug, PartialEq, Eq)]
+        error InferenceFeeTooLow(uint256 baseFee);
+        #[derive(Debug, PartialEq, Eq)]
+        error BlockInferenceLimit(uint64 left);
+        #[derive(Debug, PartialEq, Eq)]
+        error BundleMismatch(bytes32 model, bytes32 field);
+        #[derive(Debug, PartialEq, Eq)]
+        error BundleRefused(bytes32 model);
     }
+}
+
+/// What revert data of the precompile says.
+pub fn describe(revert: &[u8]) -> Option<String> {
+    fn one<E: SolError + core::fmt::Debug>(revert: &[u8]) -> Option<String> {
+        E::abi_decode(revert).ok().map(|error| format!("{error:?}"))
+    }
+    [
+        one::<UnknownModel>,
+        one::<ModelNotActive>,
+        one::<PromptTooLong>,
+        one::<TooManyNewTokens>,
+        one::<BadSampling>,
+        one::<TokenOutOfRange>,
+        one::<NotSupported>,
+        one::<BadConstraint>,
+        one::<ConstraintTooLarge>,
+        one::<CannotSpell>,
+        one::<BadMessage>,
+        one::<BadCalldata>,
+        one::<PaymentRequired>,
+        one::<InferenceFeeTooLow>,
+        one::<BlockInferenceLimit>,
+        one::<BundleMismatch>,
+        one::<BundleRefused>,
+    ]
+    .iter()
+    .find_map(|describe| describe(revert))
 }
 
 /// Arguments of one function.
@@ -158,9 +200,34 @@ pub enum Call {
     ModelInfo(modelInfoCall),
     /// `quote`
     Quote(quoteCall),
+    /// `verifyBundle`
+    VerifyBundle(verifyBundleCall),
+    /// `inferenceBaseFee`
+    InferenceBaseFee(inferenceBaseFeeCall),
 }
 
 impl Call {
+    /// The model that it names; none where it is about the chain.
+    pub const fn model(&self) -> B256 {
+        match self {
+            Self::Generate(call) => call.model,
+            Self::GenerateTokens(call) => call.model,
+            Self::GenerateConstrained(call) => call.model,
+            Self::Choose(call) => call.model,
+            Self::GenerateChat(call) => call.model,
+            Self::TokenizeChat(call) => call.model,
+            Self::Score(call) => call.model,
+            Self::Logits(call) => call.model,
+            Self::Embed(call) => call.model,
+            Self::Tokenize(call) => call.model,
+            Self::Detokenize(call) => call.model,
+            Self::ModelInfo(call) => call.model,
+            Self::Quote(call) => call.model,
+            Self::VerifyBundle(call) => call.model,
+            Self::InferenceBaseFee(_) => B256::ZERO,
+        }
+    }
+
     /// Reads calldata: `None` unless it is the canonical ABI encoding of a call that exists.
     ///
     /// Canonical means that encoding what was read gives the same bytes. So the arguments are never larger than the calldata
@@ -181,6 +248,8 @@ impl Call {
             detokenizeCall::SELECTOR => canonical(arguments).map(Self::Detokenize),
             modelInfoCall::SELECTOR => canonical(arguments).map(Self::ModelInfo),
             quoteCall::SELECTOR => canonical(arguments).map(Self::Quote),
+            verifyBundleCall::SELECTOR => canonical(arguments).map(Self::VerifyBundle),
+            inferenceBaseFeeCall::SELECTOR => canonical(arguments).map(Self::InferenceBaseFee),
             _ => None,
         }
     }
@@ -196,7 +265,7 @@ fn canonical<C: SolCall>(arguments: &[u8]) -> Option<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloy_primitives::{B256, Bytes};
+    use alloy_primitives::Bytes;
     use proptest::prelude::*;
 
     fn score(labels: &[&'static [u8]]) -> scoreCall {

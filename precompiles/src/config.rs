@@ -2,6 +2,8 @@
 //!
 //! All of it is consensus: two nodes with different configurations are on different chains.
 
+mod registry;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::gas::GasSchedule;
+use crate::market::Market;
+
+pub use registry::{LegacyConfig, RegistryConfig};
 
 /// What a chain fixes about itself and its models.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -27,7 +32,16 @@ pub struct ChainConfig {
     pub gas: GasSchedule,
     /// Limits on the arguments of calls.
     pub caps: Caps,
-    /// The models that this chain knows.
+    /// The registry through which other models come; none without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryConfig>,
+    /// Price and limit of inference; none without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub market: Option<Market>,
+    /// The Metis SDK's precompile.
+    #[serde(skip_serializing_if = "LegacyConfig::is_default")]
+    pub legacy: LegacyConfig,
+    /// The models that this chain has from genesis.
     pub models: Vec<ModelEntry>,
 }
 
@@ -111,6 +125,10 @@ struct ChainFile {
     gas: GasSchedule,
     #[serde(default)]
     caps: Caps,
+    registry: Option<RegistryConfig>,
+    market: Option<Market>,
+    #[serde(default)]
+    legacy: LegacyConfig,
     #[serde(default)]
     models: Vec<ModelEntry>,
 }
@@ -158,6 +176,9 @@ impl ChainConfig {
             default_model: model,
             gas: GasSchedule::default(),
             caps: Caps::default(),
+            registry: None,
+            market: None,
+            legacy: LegacyConfig::default(),
             models: vec![ModelEntry { id: model, path: None, status: ModelStatus::Active }],
         }
     }
@@ -184,6 +205,10 @@ impl ChainConfig {
         for bundle in models.iter_mut().filter_map(|model| model.path.as_mut()) {
             *bundle = folder.join(&*bundle);
         }
+        let mut registry = file.registry;
+        if let Some(registry) = &mut registry {
+            registry.bundles = folder.join(&registry.bundles);
+        }
         let config = Self {
             chain_id: file.chain_id.unwrap_or(default.chain_id),
             fork: file.fork.unwrap_or(default.fork),
@@ -191,6 +216,9 @@ impl ChainConfig {
             default_model: file.default_model.unwrap_or(default.default_model),
             gas: file.gas,
             caps: file.caps,
+            registry,
+            market: file.market,
+            legacy: file.legacy,
             models,
         };
         config.check(path)?;
@@ -207,6 +235,14 @@ impl ChainConfig {
         if self.caps.max_automaton_states > MOST_AUTOMATON_STATES {
             let states = self.caps.max_automaton_states;
             return wrong("caps.max_automaton_states", &states, "it must be at most 4096");
+        }
+        let sections = [self.registry.as_ref().map(RegistryConfig::check), self.market.map(|m| m.check())];
+        for (field, actual, rule) in sections.into_iter().flatten().filter_map(Result::err) {
+            return wrong(field, &actual, rule);
+        }
+        if self.legacy.max_new_tokens > self.caps.max_new_tokens {
+            let rule = "it must be at most caps.max_new_tokens";
+            return wrong("legacy.max_new_tokens", &self.legacy.max_new_tokens, rule);
         }
         let mut ids = BTreeSet::new();
         if let Some(twice) = self.models.iter().find(|model| !ids.insert(model.id)) {

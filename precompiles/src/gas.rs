@@ -4,6 +4,7 @@ use metis_kernels::formats::GROUP_INPUTS;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Caps;
+use crate::costs::ModelCosts;
 
 /// An amount of EVM gas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -15,6 +16,12 @@ impl Gas {
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
+    }
+
+    /// The difference; nothing instead of less.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
     }
 
     fn times(self, count: u128) -> Self {
@@ -52,6 +59,8 @@ pub struct GasSchedule {
     pub macs_per_spelled_byte: u64,
     /// The multiplier of a group of weights, as multiply-accumulates on top of those of its 32 weights.
     pub macs_per_multiplier: u64,
+    /// Each MiB of a bundle that is compared with its registration: hashing it.
+    pub per_mebibyte: Gas,
 }
 
 /// Text bytes for each prompt token that `quote` allows for.
@@ -78,6 +87,7 @@ impl Default for GasSchedule {
             per_transition: Gas(8),
             macs_per_spelled_byte: 64,
             macs_per_multiplier: 16,
+            per_mebibyte: Gas(200_000),
         }
     }
 }
@@ -101,6 +111,11 @@ impl GasSchedule {
     /// What is paid before a constraint is read.
     pub fn constraint(&self, bytes: usize) -> Gas {
         self.per_constraint_byte.times(bytes as u128)
+    }
+
+    /// What comparing a bundle of so many MiB with its registration costs.
+    pub fn verification(&self, mebibytes: u32) -> Gas {
+        self.per_mebibyte.times(mebibytes.into())
     }
 
     /// What building an automaton costs.
@@ -153,25 +168,6 @@ impl GasSchedule {
         let multipliers = if costs.has_groups { macs.div_ceil(GROUP_INPUTS as u64) } else { 0 };
         u128::from(macs) + u128::from(multipliers) * u128::from(self.macs_per_multiplier)
     }
-}
-
-/// What of a model enters its price. All but the spelled bytes are in its manifest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ModelCosts {
-    /// Multiply-accumulates of the linear layers for one fed token.
-    pub linear_macs: u64,
-    /// Of attention for one pair of positions.
-    pub attention_macs: u64,
-    /// Of the head for one row of logits.
-    pub head_macs: u64,
-    /// Its layers.
-    pub layers: u32,
-    /// Logits in a row.
-    pub vocabulary: u32,
-    /// Bytes that all tokens have together.
-    pub spelled_bytes: u64,
-    /// Whether its weights have groups.
-    pub has_groups: bool,
 }
 
 /// What of a constraint's automaton enters its price.
@@ -248,49 +244,6 @@ impl Work {
 
 const fn triangle(n: u128) -> u128 {
     n * (n + 1) / 2
-}
-
-/// Gas of one call: what it has paid, and what it had to be able to pay.
-#[derive(Clone, Copy, Debug)]
-pub struct Meter {
-    limit: Gas,
-    charged: Gas,
-    required: Gas,
-}
-
-/// The gas limit does not suffice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutOfGas;
-
-impl Meter {
-    /// A call with this much gas.
-    pub const fn new(limit: Gas) -> Self {
-        Self { limit, charged: Gas(0), required: Gas(0) }
-    }
-
-    /// Pays.
-    pub fn charge(&mut self, gas: Gas) -> Result<(), OutOfGas> {
-        self.reserve(gas)?;
-        self.charged = self.charged.plus(gas);
-        Ok(())
-    }
-
-    /// Makes sure that so much could be paid on top of what has been.
-    pub fn reserve(&mut self, gas: Gas) -> Result<(), OutOfGas> {
-        let needed = self.charged.plus(gas);
-        self.required = self.required.max(needed);
-        if needed > self.limit { Err(OutOfGas) } else { Ok(()) }
-    }
-
-    /// What has been paid.
-    pub const fn charged(&self) -> Gas {
-        self.charged
-    }
-
-    /// The smallest limit with which the call gets as far as it has.
-    pub const fn required(&self) -> Gas {
-        self.required
-    }
 }
 
 #[cfg(test)]
@@ -379,22 +332,6 @@ mod tests {
             let price = |p, n| s.work(&COSTS, Work::generation(p, n));
             prop_assert!(price(prompt, new) <= price(prompt + 1, new));
             prop_assert!(price(prompt, new) <= price(prompt, new + 1));
-        }
-
-        #[test]
-        fn a_meter_requires_the_most_it_ever_asked_for(steps: Vec<(bool, u32)>, limit: u32) {
-            let run = |limit: u64| {
-                let mut meter = Meter::new(Gas(limit));
-                let done = steps.iter().try_for_each(|&(pay, gas)| {
-                    let gas = Gas(gas.into());
-                    if pay { meter.charge(gas) } else { meter.reserve(gas) }
-                });
-                (done, meter)
-            };
-            let (_, free) = run(u64::MAX);
-            let (done, meter) = run(limit.into());
-            prop_assert_eq!(done.is_ok(), free.required() <= Gas(limit.into()));
-            prop_assert!(meter.charged() <= Gas(limit.into()));
         }
     }
 }

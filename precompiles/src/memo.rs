@@ -56,7 +56,7 @@ mod tests {
     use alloy_primitives::Bytes;
 
     fn answer(size: usize) -> Answer {
-        Answer { reverted: false, output: Bytes::from(vec![7; size]), charged: Gas(1), required: Gas(2) }
+        Answer { reverted: false, output: Bytes::from(vec![7; size]), charged: Gas(1), steps: Vec::new() }
     }
 
     #[test]

@@ -2,22 +2,28 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::{Address, Bytes, U256};
-use revm::context::{Block, Cfg, ContextTr};
+use alloy_primitives::{Address, Bytes, U256, address};
+use metis_vm::{Meter, MeterTerms};
+use revm::context::{Block, Cfg, ContextTr, JournalTr};
 use revm::handler::{EthPrecompiles, PrecompileProvider, precompile_output_to_interpreter_result};
-use revm::interpreter::{CallInputs, InterpreterResult};
+use revm::interpreter::{CallInputs, CallScheme, InterpreterResult};
 use revm::precompile::{PrecompileHalt, PrecompileOutput};
 use revm::primitives::AddressSet;
 use revm::primitives::hardfork::SpecId;
 
 use crate::abi::INFERENCE_ADDRESS;
 use crate::gas::Gas;
-use crate::inference::{Inference, Outcome};
+use crate::inference::{Answered, FatalError, Inference, Outcome};
+use crate::registration::REGISTRY_ADDRESS;
+use crate::site::{RegistryStorage, Site};
+
+/// Where the Metis SDK's precompile is, on chains that have it.
+pub const LEGACY_ADDRESS: Address = address!("0x0000000000000000000000000000000000000999");
 
 /// The precompiled contracts of a MetisVM chain.
 ///
 /// The code address of a call decides, so CALL, STATICCALL, DELEGATECALL and CALLCODE all reach the inference precompile and get the same
-/// answer.
+/// answer; only models with a price look at who asks.
 ///
 /// Prefixes that prompts share are computed once per block: with the first call of another block, what earlier ones left is dropped, so that the
 /// time which a block takes does not depend on the blocks before it.
@@ -28,26 +34,71 @@ pub struct MetisPrecompiles {
     warm: AddressSet,
     /// The number of the block whose calls were answered last.
     block: Option<U256>,
+    /// What the transaction may use.
+    terms: Option<MeterTerms>,
+    /// What it has used.
+    metered: u64,
 }
 
 impl MetisPrecompiles {
     /// Ethereum's precompiled contracts of `fork`, and `inference`.
     pub fn new(fork: SpecId, inference: Arc<Inference>) -> Self {
         let ethereum = EthPrecompiles::new(fork);
-        let warm = warm_addresses(&ethereum);
-        Self { ethereum, inference, warm, block: None }
+        let warm = warm_addresses(&ethereum, &inference);
+        Self { ethereum, inference, warm, block: None, terms: None, metered: 0 }
     }
 
     /// The inference precompile.
     pub const fn inference(&self) -> &Arc<Inference> {
         &self.inference
     }
+
+    fn answer<C: ContextTr>(
+        &mut self,
+        context: &mut C,
+        inputs: &CallInputs,
+    ) -> Result<Option<Answered>, FatalError> {
+        let block = Some(context.block().number());
+        if self.block != block {
+            self.block = block;
+            self.inference.models().forget_prefixes();
+        }
+        let input = inputs.input.bytes(context);
+        let (limit, time) = (Gas(inputs.gas_limit), context.block().timestamp().saturating_to());
+        let asker = match inputs.scheme {
+            CallScheme::Call | CallScheme::StaticCall => inputs.caller,
+            // The contract that runs, not who called it.
+            CallScheme::DelegateCall | CallScheme::CallCode => inputs.target_address,
+        };
+        let terms = self.terms.map(|terms| MeterTerms { left: terms.left.saturating_sub(self.metered), ..terms });
+        let mut storage = JournalStorage { context, account_paid: false };
+        let mut site = Site { asker, time, registry: Some(&mut storage), terms };
+        if inputs.bytecode_address == INFERENCE_ADDRESS {
+            self.inference.call_at(&input, limit, &mut site).map(Some)
+        } else {
+            self.inference.call_legacy(&input, limit, &mut site)
+        }
+    }
 }
 
-fn warm_addresses(ethereum: &EthPrecompiles) -> AddressSet {
+fn warm_addresses(ethereum: &EthPrecompiles, inference: &Inference) -> AddressSet {
     let mut warm = ethereum.warm_addresses().clone();
     warm.insert(INFERENCE_ADDRESS);
+    if inference.has_legacy() {
+        warm.insert(LEGACY_ADDRESS);
+    }
     warm
+}
+
+impl Meter for MetisPrecompiles {
+    fn begin_transaction(&mut self, terms: Option<MeterTerms>) {
+        self.terms = terms;
+        self.metered = 0;
+    }
+
+    fn metered(&self) -> u64 {
+        self.metered
+    }
 }
 
 impl<C: ContextTr> PrecompileProvider<C> for MetisPrecompiles {
@@ -56,24 +107,20 @@ impl<C: ContextTr> PrecompileProvider<C> for MetisPrecompiles {
     fn set_spec(&mut self, spec: <C::Cfg as Cfg>::Spec) -> bool {
         let changed = <EthPrecompiles as PrecompileProvider<C>>::set_spec(&mut self.ethereum, spec);
         if changed {
-            self.warm = warm_addresses(&self.ethereum);
+            self.warm = warm_addresses(&self.ethereum, &self.inference);
         }
         changed
     }
 
     fn run(&mut self, context: &mut C, inputs: &CallInputs) -> Result<Option<InterpreterResult>, String> {
-        if inputs.bytecode_address != INFERENCE_ADDRESS {
+        if ![INFERENCE_ADDRESS, LEGACY_ADDRESS].contains(&inputs.bytecode_address) {
             return self.ethereum.run(context, inputs);
         }
-        let block = Some(context.block().number());
-        if self.block != block {
-            self.block = block;
-            self.inference.models().forget_prefixes();
-        }
-        let outcome = self
-            .inference
-            .call(&inputs.input.as_bytes(context), Gas(inputs.gas_limit))
-            .map_err(|error| error.to_string())?;
+        let answered = self.answer(context, inputs).map_err(|error| error.to_string())?;
+        let Some(Answered { outcome, metered: Gas(metered) }) = answered else {
+            return self.ethereum.run(context, inputs);
+        };
+        self.metered = self.metered.saturating_add(metered);
         let reservoir = inputs.reservoir;
         let output = match outcome {
             Outcome::Return { output, gas: Gas(gas) } => PrecompileOutput::new(gas, output, reservoir),
@@ -91,6 +138,35 @@ impl<C: ContextTr> PrecompileProvider<C> for MetisPrecompiles {
     }
 
     fn contains(&self, address: &Address) -> bool {
-        *address == INFERENCE_ADDRESS || self.ethereum.contains(address)
+        *address == INFERENCE_ADDRESS
+            || (*address == LEGACY_ADDRESS && self.inference.has_legacy())
+            || self.ethereum.contains(address)
+    }
+}
+
+/// The registry's storage in the journal.
+struct JournalStorage<'a, C> {
+    context: &'a mut C,
+    /// The first access is also one of the account.
+    account_paid: bool,
+}
+
+impl<C: ContextTr> RegistryStorage for JournalStorage<'_, C> {
+    fn load(&mut self, slot: U256) -> Result<(U256, Gas), FatalError> {
+        let unreadable = |error: &dyn core::fmt::Debug| FatalError::State(format!("{error:?}"));
+        let params = self.context.cfg().gas_params();
+        let warm = params.warm_storage_read_cost();
+        let (cold_account, cold_slot) =
+            (params.cold_account_additional_cost(), params.cold_storage_additional_cost());
+        let mut gas = 0;
+        let journal = self.context.journal_mut();
+        if !self.account_paid {
+            let account = journal.load_account(REGISTRY_ADDRESS).map_err(|error| unreadable(&error))?;
+            gas += warm + if account.is_cold { cold_account } else { 0 };
+            self.account_paid = true;
+        }
+        let value = journal.sload(REGISTRY_ADDRESS, slot).map_err(|error| unreadable(&error))?;
+        gas += warm + if value.is_cold { cold_slot } else { 0 };
+        Ok((value.data, Gas(gas)))
     }
 }

@@ -1,32 +1,33 @@
 //! Which models may be called, and where their weights are.
+//!
+//! A chain's configuration may list models, which are there from genesis and cost nothing but gas; all others are in the model registry, a
+//! contract, whose word on them is read at each call. Weights are this node's: a node that has not those of a model which may be called stops.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use alloy_primitives::B256;
-use metis_kernels::TokenId;
 use metis_models::engine::InferenceModel;
 use thiserror::Error;
 
 use crate::config::{ChainConfig, ModelEntry, ModelStatus};
-use crate::gas::ModelCosts;
+use crate::costs::{ModelCosts, NotPriced};
+use crate::registration::Claims;
+use crate::residents::Residents;
 
-/// Smallest width of a model that the gas schedule is calibrated for.
-pub const MIN_HIDDEN: usize = 64;
-/// Smallest head dimension that the gas schedule is calibrated for.
-pub const MIN_HEAD_DIM: usize = 8;
-/// Longest text of one token, in bytes: bounds what an answer can weigh.
-pub const MAX_PIECE_BYTES: usize = 1_024;
-
-/// Fetches the weights of a model when it is first called.
+/// Fetches the weights of a model of the configuration when it is first called.
 pub type Loader = dyn Fn(&ModelEntry) -> Result<Arc<dyn InferenceModel>, String> + Send + Sync;
+/// Fetches the weights of a registered model when it is first needed.
+pub type RegisteredLoader = dyn Fn(B256) -> Result<Arc<dyn InferenceModel>, LoadFailure> + Send + Sync;
 
 /// The models of a chain.
 pub struct ModelSet {
     slots: BTreeMap<B256, Slot>,
     default_model: B256,
     loader: Option<Box<Loader>>,
+    registered: Mutex<Residents>,
+    registered_loader: Option<Box<RegisteredLoader>>,
 }
 
 #[derive(Debug)]
@@ -46,15 +47,26 @@ pub struct ActiveModel {
     pub context: u32,
 }
 
-/// Why there is no model under an id.
+/// Why there is no model under an id in the configuration.
 #[derive(Debug)]
 pub enum Unavailable {
-    /// The chain does not know it.
+    /// The configuration does not list it.
     Unknown,
-    /// The chain knows it and does not let it be called.
+    /// The configuration does not let it be called.
     NotActive,
-    /// The chain lets it be called and this node cannot.
+    /// The configuration lets it be called and this node cannot.
     Failed(ModelError),
+}
+
+/// Why a registered model's bundle cannot be executed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum LoadFailure {
+    /// This node lacks it, or cannot read it; another node may.
+    #[error("{0}")]
+    Here(String),
+    /// No node can: these are the bytes that its id names, and they make no model, or none that has a price.
+    #[error("{0}")]
+    Everywhere(String),
 }
 
 /// A model that this node should have and has not. Fatal: a validator never skips a call or invents an answer.
@@ -73,6 +85,14 @@ pub enum ModelError {
         /// What went wrong.
         reason: String,
     },
+    /// The bundle of a registered model cannot be loaded here.
+    #[error("model {id} is registered on this chain and needed here, but {reason}")]
+    Registered {
+        /// The model.
+        id: B256,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// The bundle is another model.
     #[error("the bundle for model {expected} is model {actual}; correct `path` or `id` in chain.toml")]
     WrongModel {
@@ -82,16 +102,12 @@ pub enum ModelError {
         actual: B256,
     },
     /// The gas schedule is not honest for such a model.
-    #[error("model {id} cannot be active: {what} is {actual}, and the gas schedule holds for {rule}")]
+    #[error("model {id} cannot be active: {reason}")]
     NotPriced {
         /// The model.
         id: B256,
         /// The dimension.
-        what: &'static str,
-        /// Its value.
-        actual: usize,
-        /// What is priced.
-        rule: String,
+        reason: NotPriced,
     },
 }
 
@@ -99,14 +115,17 @@ impl ModelSet {
     /// The models that a chain knows, none loaded.
     pub fn new(config: &ChainConfig) -> Self {
         let slot = |entry: &ModelEntry| (entry.id, Slot { entry: entry.clone(), model: OnceLock::new() });
+        let resident = config.registry.as_ref().map_or(0, |registry| registry.resident_mebibytes);
         Self {
             slots: config.models.iter().map(slot).collect(),
             default_model: config.default_model,
             loader: None,
+            registered: Mutex::new(Residents::new(resident)),
+            registered_loader: None,
         }
     }
 
-    /// Loads models when they are first called.
+    /// Loads models of the configuration when they are first called.
     #[must_use]
     pub fn with_loader(
         mut self,
@@ -116,7 +135,17 @@ impl ModelSet {
         self
     }
 
-    /// Brings in a loaded model. One that the chain does not let be called is left out.
+    /// Loads registered models when they are first needed.
+    #[must_use]
+    pub fn with_registered_loader(
+        mut self,
+        loader: impl Fn(B256) -> Result<Arc<dyn InferenceModel>, LoadFailure> + Send + Sync + 'static,
+    ) -> Self {
+        self.registered_loader = Some(Box::new(loader));
+        self
+    }
+
+    /// Brings in a loaded model of the configuration. One that the chain does not let be called is left out.
     pub fn insert(&mut self, model: Arc<dyn InferenceModel>) -> Result<(), ModelError> {
         let id = model.id();
         if let Some(slot) = self.slots.get_mut(&id)
@@ -127,13 +156,13 @@ impl ModelSet {
         Ok(())
     }
 
-    /// Loads every active model now, so that a node fails when it starts rather than at a call.
+    /// Loads every active model of the configuration now, so that a node fails when it starts rather than at a call.
     pub fn load_all(&self) -> Result<(), ModelError> {
         let mut active = self.slots.values().filter(|slot| slot.entry.status == ModelStatus::Active);
         active.try_for_each(|slot| self.load(slot).map(drop))
     }
 
-    /// The active models that are not loaded.
+    /// The active models of the configuration that are not loaded.
     pub fn missing(&self) -> impl Iterator<Item = &ModelEntry> {
         self.slots
             .values()
@@ -145,9 +174,10 @@ impl ModelSet {
     pub fn forget_prefixes(&self) {
         let loaded = self.slots.values().filter_map(|slot| slot.model.get());
         loaded.for_each(|active| active.model.forget_prefixes());
+        self.registered().forget_prefixes();
     }
 
-    /// The model under an id; zero is the chain's default model.
+    /// The model of the configuration under an id; zero is the chain's default model.
     pub fn get(&self, id: B256) -> Result<&ActiveModel, Unavailable> {
         let id = if id.is_zero() { self.default_model } else { id };
         let slot = self.slots.get(&id).ok_or(Unavailable::Unknown)?;
@@ -155,6 +185,42 @@ impl ModelSet {
             ModelStatus::Active => self.load(slot).map_err(Unavailable::Failed),
             ModelStatus::Pending | ModelStatus::Deprecated => Err(Unavailable::NotActive),
         }
+    }
+
+    /// Whether the configuration lists a model.
+    pub(crate) fn lists(&self, id: B256) -> bool {
+        id.is_zero() || self.slots.contains_key(&id)
+    }
+
+    /// A registered model, loaded.
+    pub(crate) fn registered_model(&self, id: B256) -> Result<Arc<ActiveModel>, RegisteredError> {
+        if let Some(model) = self.registered().get(id) {
+            return Ok(model);
+        }
+        let fatal = |reason: String| RegisteredError::Fatal(ModelError::Registered { id, reason });
+        let loader = self.registered_loader.as_ref();
+        let loader = loader.ok_or_else(|| fatal("this node loads no registered models".into()))?;
+        // Not under the lock: hashing a bundle takes seconds.
+        let model = loader(id).map_err(|failure| match failure {
+            LoadFailure::Here(reason) => fatal(reason),
+            LoadFailure::Everywhere(reason) => RegisteredError::Refused(reason),
+        })?;
+        let model = ActiveModel::new(id, model).map_err(|error| match error {
+            ModelError::NotPriced { reason, .. } => RegisteredError::Refused(reason.to_string()),
+            error => RegisteredError::Fatal(error),
+        })?;
+        let model = Arc::new(model);
+        self.registered().insert(id, Arc::clone(&model));
+        Ok(model)
+    }
+
+    /// Lets go of a registered model that can no longer be called.
+    pub(crate) fn release(&self, id: B256) {
+        self.registered().remove(id);
+    }
+
+    fn registered(&self) -> std::sync::MutexGuard<'_, Residents> {
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn load<'a>(&self, slot: &'a Slot) -> Result<&'a ActiveModel, ModelError> {
@@ -169,11 +235,21 @@ impl ModelSet {
     }
 }
 
+/// Why a registered model is not loaded.
+#[derive(Debug)]
+pub(crate) enum RegisteredError {
+    /// On no node: what is to be done is the same everywhere.
+    Refused(String),
+    /// On this node.
+    Fatal(ModelError),
+}
+
 impl fmt::Debug for ModelSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ModelSet")
             .field("slots", &self.slots)
             .field("default_model", &self.default_model)
+            .field("registered", &self.registered)
             .finish_non_exhaustive()
     }
 }
@@ -184,41 +260,20 @@ impl ActiveModel {
         if model.id() != id {
             return Err(ModelError::WrongModel { expected: id, actual: model.id() });
         }
-        let manifest = model.manifest();
-        let at_least = |what, actual: usize, min: usize| {
-            let rule = format!("at least {min}");
-            if actual < min { Err(ModelError::NotPriced { id, what, actual, rule }) } else { Ok(()) }
-        };
-        at_least("hidden", manifest.hidden, MIN_HIDDEN)?;
-        at_least("head_dim", manifest.attention().head_dim, MIN_HEAD_DIM)?;
-        let dimension = |what, actual: usize| {
-            let rule = format!("at most {}", u32::MAX);
-            u32::try_from(actual).map_err(|_| ModelError::NotPriced { id, what, actual, rule })
-        };
-        let vocabulary = dimension("vocabulary", manifest.vocabulary)?;
-        let context = dimension("context", manifest.context)?;
-        let lengths = (0..vocabulary).map(|id| model.tokenizer().decode(&[TokenId(id)]).len());
-        let (longest, spelled_bytes) =
-            lengths.fold((0, 0), |(longest, sum), length| (length.max(longest), sum + length as u64));
-        if longest > MAX_PIECE_BYTES {
-            let rule = format!("at most {MAX_PIECE_BYTES} bytes");
-            return Err(ModelError::NotPriced { id, what: "the longest token", actual: longest, rule });
-        }
-        let work = manifest.work;
-        let costs = ModelCosts {
-            linear_macs: work.linear_macs,
-            attention_macs: work.attention_macs,
-            head_macs: work.head_macs,
-            layers: manifest.layers as u32,
-            vocabulary,
-            spelled_bytes,
-            has_groups: manifest.formats.has_groups(),
-        };
+        let costs = ModelCosts::of(model.manifest(), model.tokenizer())
+            .map_err(|reason| ModelError::NotPriced { id, reason })?;
+        // Checked with the costs.
+        let context = model.manifest().context as u32;
         Ok(Self { costs, context, model })
     }
 
     /// Whether it continues texts; if not, it reads them.
     pub fn is_decoder(&self) -> bool {
         self.model.manifest().architecture.is_decoder()
+    }
+
+    /// What its registration must say.
+    pub fn claims(&self) -> Claims {
+        Claims::of(self.model.manifest(), &self.costs)
     }
 }

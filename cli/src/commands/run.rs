@@ -258,6 +258,7 @@ mod tests {
             status: Status::Revert,
             gas_used: 0,
             gas_refunded: 0,
+            metered_gas_used: 0,
             output: output.into(),
             logs: Vec::new(),
             created_address: None,

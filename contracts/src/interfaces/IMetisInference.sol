@@ -112,6 +112,16 @@ interface IMetisInference {
     error BadMessage(uint32 index);
     /// @notice The calldata does not decode.
     error BadCalldata();
+    /// @notice The model has a price: it answers through the gateway.
+    error PaymentRequired(bytes32 model);
+    /// @notice The transaction pays less for a unit of gas than inference costs in this block.
+    error InferenceFeeTooLow(uint256 baseFee);
+    /// @notice The block has only so much gas left for inference.
+    error BlockInferenceLimit(uint64 left);
+    /// @notice The bundle is not what its registration claims; the field is the name of the claim in ASCII, left-aligned.
+    error BundleMismatch(bytes32 model, bytes32 field);
+    /// @notice No validator can execute this bundle: it is malformed, or has no price.
+    error BundleRefused(bytes32 model);
 
     /// @notice Continues a text.
     /// @param model The model's id, or 0 for the chain's default model.
@@ -249,4 +259,14 @@ interface IMetisInference {
     /// @param maxNew Most new tokens.
     /// @return gas The gas, without the cost of the call itself.
     function quote(bytes32 model, uint32 promptTokens, uint32 maxNew) external view returns (uint64 gas);
+
+    /// @notice Compares a model's bundle with its registration. The registry asks when it activates a model.
+    /// @dev Reverts with `BundleMismatch` or `BundleRefused` on every validator alike. One that lacks the bundle stops.
+    /// @param model The model's id.
+    /// @return same Always true.
+    function verifyBundle(bytes32 model) external view returns (bool same);
+
+    /// @notice What a unit of gas that inference takes costs in this block, at least.
+    /// @return baseFee Wei. 0 on chains without a market for inference.
+    function inferenceBaseFee() external view returns (uint256 baseFee);
 }

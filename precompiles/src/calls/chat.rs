@@ -8,29 +8,28 @@ use metis_models::chat::{ChatError, ChatFormat, Message, Role};
 
 use super::constrained::Form;
 use super::generate::{Start, Wanted, finish, run};
-use super::{Interrupt, cap, check_prompt, decoder, ids, model, saturated};
+use super::{Ask, Interrupt, cap, check_prompt, ids, saturated};
 use crate::abi::{self, generateChatCall, tokenizeChatCall};
-use crate::gas::Meter;
-use crate::inference::Inference;
+use crate::meter::Meter;
 use crate::registry::ActiveModel;
 
 pub(super) fn generate(
-    inference: &Inference,
+    ask: &Ask<'_>,
     call: generateChatCall,
     meter: &mut Meter,
 ) -> Result<Vec<u8>, Interrupt> {
-    let messages = messages(inference, &call.messages)?;
+    let messages = messages(ask, &call.messages)?;
     let free = call.c.pattern.is_empty() && call.c.options.is_empty();
-    let form = if free { None } else { Some(Form::check(inference, call.c)?) };
-    let wanted = Wanted::check(inference, call.maxNew, &call.s, &[])?;
-    let model = decoder::<generateChatCall>(inference, call.model)?;
+    let form = if free { None } else { Some(Form::check(ask, call.c)?) };
+    let wanted = Wanted::check(ask, call.maxNew, &call.s, &[])?;
+    let model = ask.decoder::<generateChatCall>()?;
     let format = format(model, generateChatCall::SELECTOR)?;
-    let constraint = form.map(|form| form.build(inference, meter)).transpose()?.map(Arc::new);
-    let prompt = tokens(inference, model, format, &messages, meter)?;
+    let constraint = form.map(|form| form.build(ask, meter)).transpose()?.map(Arc::new);
+    let prompt = tokens(ask, model, format, &messages, meter)?;
     check_prompt(model, prompt.len())?;
     let prompt_tokens = saturated(prompt.len());
     let start = Start { prompt, stop: Vec::new(), constraint };
-    let generation = run(inference, model, start, wanted, meter)?;
+    let generation = run(ask, model, start, wanted, meter)?;
     let answer = abi::generateChatReturn {
         text: model.model.tokenizer().decode(&generation.tokens).into(),
         tokens: ids(&generation.tokens),
@@ -41,23 +40,23 @@ pub(super) fn generate(
 }
 
 pub(super) fn tokenize(
-    inference: &Inference,
+    ask: &Ask<'_>,
     call: &tokenizeChatCall,
     meter: &mut Meter,
 ) -> Result<Vec<u8>, Interrupt> {
-    let messages = messages(inference, &call.messages)?;
-    let model = model(inference, call.model)?;
+    let messages = messages(ask, &call.messages)?;
+    let model = ask.description()?;
     let format = format(model, tokenizeChatCall::SELECTOR)?;
-    let tokens = tokens(inference, model, format, &messages, meter)?;
-    meter.charge(inference.gas().tokens(tokens.len()))?;
+    let tokens = tokens(ask, model, format, &messages, meter)?;
+    meter.charge(ask.gas().tokens(tokens.len()))?;
     Ok(tokenizeChatCall::abi_encode_returns(&ids(&tokens)))
 }
 
 /// Messages within the chain's limits.
-fn messages<'a>(inference: &Inference, messages: &'a [abi::Message]) -> Result<Vec<Message<'a>>, Interrupt> {
-    cap(messages.len(), inference.caps().max_messages)?;
+fn messages<'a>(ask: &Ask<'_>, messages: &'a [abi::Message]) -> Result<Vec<Message<'a>>, Interrupt> {
+    cap(messages.len(), ask.caps().max_messages)?;
     let bytes = messages.iter().map(|message| message.content.len()).sum();
-    cap(bytes, inference.caps().max_prompt_bytes)?;
+    cap(bytes, ask.caps().max_prompt_bytes)?;
     let message = |message: &'a abi::Message| {
         let role = match message.role {
             abi::Role::System => Role::System,
@@ -78,14 +77,14 @@ fn format(model: &ActiveModel, selector: [u8; 4]) -> Result<&ChatFormat, Interru
 
 /// A conversation as tokens: pays for all of its text, that of the format included.
 fn tokens(
-    inference: &Inference,
+    ask: &Ask<'_>,
     model: &ActiveModel,
     format: &ChatFormat,
     messages: &[Message<'_>],
     meter: &mut Meter,
 ) -> Result<Vec<TokenId>, Interrupt> {
     let bytes = format.text_bytes(messages).map_err(refused)?;
-    meter.charge(inference.gas().text(bytes))?;
+    meter.charge(ask.gas().text(bytes))?;
     format.encode(model.model.tokenizer(), messages).map_err(refused)
 }
 

@@ -8,22 +8,23 @@ use metis_models::constraint::{Constraint, ConstraintError, Draft};
 use metis_models::engine::Generation;
 
 use super::generate::{Start, Wanted, finish, run};
-use super::{Interrupt, cap, decoder, ids, prompt_tokens, saturated};
+use super::{Ask, Interrupt, cap, ids, prompt_tokens, saturated};
 use crate::abi::{self, chooseCall, generateConstrainedCall};
-use crate::gas::{AutomatonSize, Meter};
-use crate::inference::{FatalError, Inference};
+use crate::gas::AutomatonSize;
+use crate::meter::Meter;
+use crate::inference::FatalError;
 use crate::registry::ActiveModel;
 
 pub(super) fn generate(
-    inference: &Inference,
+    ask: &Ask<'_>,
     call: generateConstrainedCall,
     meter: &mut Meter,
 ) -> Result<Vec<u8>, Interrupt> {
-    check_prompt_bytes(inference, &call.prompt)?;
-    let form = Form::check(inference, call.c)?;
-    let wanted = Wanted::check(inference, call.maxNew, &call.s, &[])?;
-    let model = decoder::<generateConstrainedCall>(inference, call.model)?;
-    let (prompt_tokens, generation) = answer(inference, model, &call.prompt, form, wanted, meter)?;
+    check_prompt_bytes(ask, &call.prompt)?;
+    let form = Form::check(ask, call.c)?;
+    let wanted = Wanted::check(ask, call.maxNew, &call.s, &[])?;
+    let model = ask.decoder::<generateConstrainedCall>()?;
+    let (prompt_tokens, generation) = answer(ask, model, &call.prompt, form, wanted, meter)?;
     let answer = abi::generateConstrainedReturn {
         text: model.model.tokenizer().decode(&generation.tokens).into(),
         tokens: ids(&generation.tokens),
@@ -34,18 +35,18 @@ pub(super) fn generate(
 }
 
 pub(super) fn choose(
-    inference: &Inference,
+    ask: &Ask<'_>,
     call: chooseCall,
     meter: &mut Meter,
 ) -> Result<Vec<u8>, Interrupt> {
-    check_prompt_bytes(inference, &call.prompt)?;
+    check_prompt_bytes(ask, &call.prompt)?;
     let longest = call.options.iter().map(|option| option.len()).max().unwrap_or(0);
     let c = abi::Constraint { pattern: Bytes::new(), options: call.options.clone() };
-    let form = Form::check(inference, c)?;
+    let form = Form::check(ask, c)?;
     // A token has at least one byte: with as many tokens as the longest option has bytes, every answer is one of them.
-    let wanted = Wanted::check(inference, saturated(longest), &call.s, &[])?;
-    let model = decoder::<chooseCall>(inference, call.model)?;
-    let (_, generation) = answer(inference, model, &call.prompt, form, wanted, meter)?;
+    let wanted = Wanted::check(ask, saturated(longest), &call.s, &[])?;
+    let model = ask.decoder::<chooseCall>()?;
+    let (_, generation) = answer(ask, model, &call.prompt, form, wanted, meter)?;
     let text = model.model.tokenizer().decode(&generation.tokens);
     let index = call.options.iter().position(|option| **option == text[..]).ok_or_else(|| {
         Interrupt::Fatal(FatalError::Engine("the answer is none of the options".to_owned()))
@@ -53,11 +54,11 @@ pub(super) fn choose(
     Ok(chooseCall::abi_encode_returns(&saturated(index)))
 }
 
-fn check_prompt_bytes(inference: &Inference, prompt: &[u8]) -> Result<(), Interrupt> {
+fn check_prompt_bytes(ask: &Ask<'_>, prompt: &[u8]) -> Result<(), Interrupt> {
     if prompt.is_empty() {
         return Err(Interrupt::bad_calldata());
     }
-    cap(prompt.len(), inference.caps().max_prompt_bytes)
+    cap(prompt.len(), ask.caps().max_prompt_bytes)
 }
 
 /// A constraint within the chain's limits, not read yet.
@@ -67,8 +68,8 @@ pub(super) enum Form {
 }
 
 impl Form {
-    pub(super) fn check(inference: &Inference, c: abi::Constraint) -> Result<Self, Interrupt> {
-        let caps = inference.caps();
+    pub(super) fn check(ask: &Ask<'_>, c: abi::Constraint) -> Result<Self, Interrupt> {
+        let caps = ask.caps();
         match (c.pattern.is_empty(), c.options.is_empty()) {
             (false, true) => {
                 cap(c.pattern.len(), caps.max_pattern_bytes)?;
@@ -103,10 +104,10 @@ impl Form {
     }
 
     /// Reads the constraint and builds its automaton, each after it is paid or reserved.
-    pub(super) fn build(self, inference: &Inference, meter: &mut Meter) -> Result<Constraint, Interrupt> {
-        let gas = inference.gas();
+    pub(super) fn build(self, ask: &Ask<'_>, meter: &mut Meter) -> Result<Constraint, Interrupt> {
+        let gas = ask.gas();
         meter.charge(gas.constraint(self.bytes()))?;
-        let draft = self.read(inference.caps().max_automaton_states as usize).map_err(refused)?;
+        let draft = self.read(ask.caps().max_automaton_states as usize).map_err(refused)?;
         let (classes, positions) = (draft.classes(), draft.positions());
         let price = |states| gas.automaton(AutomatonSize { states, classes, positions });
         let most = draft.most_states();
@@ -131,16 +132,16 @@ fn refused(error: ConstraintError) -> Interrupt {
 
 /// The number of prompt tokens, and the answer.
 fn answer(
-    inference: &Inference,
+    ask: &Ask<'_>,
     model: &ActiveModel,
     prompt: &[u8],
     form: Form,
     wanted: Wanted,
     meter: &mut Meter,
 ) -> Result<(u32, Generation), Interrupt> {
-    let constraint = Some(Arc::new(form.build(inference, meter)?));
-    let prompt = prompt_tokens(inference, model, prompt, meter)?;
+    let constraint = Some(Arc::new(form.build(ask, meter)?));
+    let prompt = prompt_tokens(ask, model, prompt, meter)?;
     let prompt_tokens = saturated(prompt.len());
     let start = Start { prompt, stop: Vec::new(), constraint };
-    Ok((prompt_tokens, run(inference, model, start, wanted, meter)?))
+    Ok((prompt_tokens, run(ask, model, start, wanted, meter)?))
 }

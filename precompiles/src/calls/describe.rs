@@ -4,13 +4,12 @@ use alloy_primitives::B256;
 use alloy_sol_types::SolCall;
 
 use super::generate::{check_new, room};
-use super::{Interrupt, check_prompt, model, saturated};
+use super::{Ask, Interrupt, check_prompt, saturated};
 use crate::abi::{self, modelInfoCall, quoteCall};
 use crate::gas::Gas;
-use crate::inference::Inference;
 
-pub(super) fn model_info(inference: &Inference, call: &modelInfoCall) -> Result<Vec<u8>, Interrupt> {
-    let model = model(inference, call.model)?;
+pub(super) fn model_info(ask: &Ask<'_>) -> Result<Vec<u8>, Interrupt> {
+    let model = ask.description()?;
     let manifest = model.model.manifest();
     let info = abi::ModelInfo {
         modelId: model.model.id(),
@@ -34,11 +33,12 @@ fn left_aligned(name: &[u8]) -> B256 {
     B256::right_padding_from(&name[..length])
 }
 
-pub(super) fn quote(inference: &Inference, call: &quoteCall) -> Result<Vec<u8>, Interrupt> {
-    check_new(call.maxNew, inference.caps().max_new_tokens)?;
-    let model = model(inference, call.model)?;
+pub(super) fn quote(ask: &Ask<'_>, call: &quoteCall) -> Result<Vec<u8>, Interrupt> {
+    check_new(call.maxNew, ask.caps().max_new_tokens)?;
+    let model = ask.description()?;
     check_prompt(model, call.promptTokens as usize)?;
     check_new(call.maxNew, room(model.context, call.promptTokens))?;
-    let Gas(gas) = inference.gas().quote(&model.costs, inference.caps(), call.promptTokens, call.maxNew);
+    let quote = ask.gas().quote(&model.costs, ask.caps(), call.promptTokens, call.maxNew);
+    let Gas(gas) = quote.plus(ask.look_up());
     Ok(quoteCall::abi_encode_returns(&gas))
 }

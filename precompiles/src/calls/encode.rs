@@ -4,29 +4,29 @@ use alloy_sol_types::SolCall;
 use metis_kernels::softmax::log_probability_q16;
 
 use super::rate::highest;
-use super::{Interrupt, cap, model, prompt_tokens};
+use super::{Ask, Interrupt, cap, prompt_tokens};
 use crate::abi::{self, embedCall, scoreCall};
-use crate::gas::{Meter, Work};
-use crate::inference::Inference;
+use crate::gas::Work;
+use crate::meter::Meter;
 use crate::registry::ActiveModel;
 
-pub(super) fn embed(inference: &Inference, call: embedCall, meter: &mut Meter) -> Result<Vec<u8>, Interrupt> {
+pub(super) fn embed(ask: &Ask<'_>, call: embedCall, meter: &mut Meter) -> Result<Vec<u8>, Interrupt> {
     if call.text.is_empty() {
         return Err(Interrupt::bad_calldata());
     }
-    cap(call.text.len(), inference.caps().max_prompt_bytes)?;
-    let model = model(inference, call.model)?;
+    cap(call.text.len(), ask.caps().max_prompt_bytes)?;
+    let model = ask.model()?;
     if model.is_decoder() {
         return Err(Interrupt::not_supported::<embedCall>());
     }
-    let tokens = prompt_tokens(inference, model, &call.text, meter)?;
-    meter.charge(inference.gas().work(&model.costs, Work::reading(tokens.len())))?;
+    let tokens = prompt_tokens(ask, model, &call.text, meter)?;
+    meter.charge(ask.gas().work(&model.costs, Work::reading(tokens.len())))?;
     Ok(embedCall::abi_encode_returns(&model.model.embed(&tokens)?))
 }
 
 /// `score` by a classifier, whose labels are names of classes. The shape of the call has been checked.
 pub(super) fn score(
-    inference: &Inference,
+    ask: &Ask<'_>,
     model: &ActiveModel,
     call: &scoreCall,
     meter: &mut Meter,
@@ -38,9 +38,9 @@ pub(super) fn score(
     let position = |label: &[u8]| classes.iter().position(|class| class.as_bytes() == label);
     let labels: Option<Vec<usize>> = call.labels.iter().map(|label| position(label)).collect();
     let labels = labels.ok_or_else(Interrupt::bad_calldata)?;
-    let tokens = prompt_tokens(inference, model, &call.prompt, meter)?;
+    let tokens = prompt_tokens(ask, model, &call.prompt, meter)?;
     let work = Work { rows: 1, ..Work::reading(tokens.len()) };
-    meter.charge(inference.gas().work(&model.costs, work))?;
+    meter.charge(ask.gas().work(&model.costs, work))?;
     let logits = model.model.classify(&tokens)?;
     let log_probabilities: Vec<i64> =
         labels.into_iter().map(|class| log_probability_q16(&logits, class).unwrap_or(i64::MIN)).collect();

@@ -7,28 +7,28 @@ use metis_kernels::{Sampling, TokenId};
 use metis_models::constraint::Constraint;
 use metis_models::engine::{Finish, Generation, Request};
 
-use super::{Interrupt, cap, check_prompt, decoder, ids, in_vocabulary, prompt_tokens, saturated};
+use super::{Ask, Interrupt, cap, check_prompt, ids, in_vocabulary, prompt_tokens, saturated};
 use crate::abi::{self, generateCall, generateTokensCall};
-use crate::gas::{Meter, Work};
-use crate::inference::Inference;
+use crate::gas::Work;
+use crate::meter::Meter;
 use crate::registry::ActiveModel;
 
 pub(super) fn generate(
-    inference: &Inference,
+    ask: &Ask<'_>,
     call: generateCall,
     meter: &mut Meter,
 ) -> Result<Vec<u8>, Interrupt> {
     if call.prompt.is_empty() {
         return Err(Interrupt::bad_calldata());
     }
-    cap(call.prompt.len(), inference.caps().max_prompt_bytes)?;
-    let wanted = Wanted::check(inference, call.maxNew, &call.s, &call.stopIds)?;
-    let model = decoder::<generateCall>(inference, call.model)?;
+    cap(call.prompt.len(), ask.caps().max_prompt_bytes)?;
+    let wanted = Wanted::check(ask, call.maxNew, &call.s, &call.stopIds)?;
+    let model = ask.decoder::<generateCall>()?;
     let stop = in_vocabulary(model, &call.stopIds)?;
-    let prompt = prompt_tokens(inference, model, &call.prompt, meter)?;
+    let prompt = prompt_tokens(ask, model, &call.prompt, meter)?;
     let prompt_tokens = saturated(prompt.len());
     let start = Start { prompt, stop, constraint: None };
-    let generation = run(inference, model, start, wanted, meter)?;
+    let generation = run(ask, model, start, wanted, meter)?;
     let answer = abi::generateReturn {
         text: model.model.tokenizer().decode(&generation.tokens).into(),
         tokens: ids(&generation.tokens),
@@ -39,17 +39,17 @@ pub(super) fn generate(
 }
 
 pub(super) fn generate_tokens(
-    inference: &Inference,
+    ask: &Ask<'_>,
     call: generateTokensCall,
     meter: &mut Meter,
 ) -> Result<Vec<u8>, Interrupt> {
-    let wanted = Wanted::check(inference, call.maxNew, &call.s, &call.stopIds)?;
-    let model = decoder::<generateTokensCall>(inference, call.model)?;
+    let wanted = Wanted::check(ask, call.maxNew, &call.s, &call.stopIds)?;
+    let model = ask.decoder::<generateTokensCall>()?;
     let stop = in_vocabulary(model, &call.stopIds)?;
     check_prompt(model, call.prompt.len())?;
     let prompt = in_vocabulary(model, &call.prompt)?;
     let start = Start { prompt, stop, constraint: None };
-    let generation = run(inference, model, start, wanted, meter)?;
+    let generation = run(ask, model, start, wanted, meter)?;
     let answer =
         abi::generateTokensReturn { tokens: ids(&generation.tokens), finish: finish(generation.finish) };
     Ok(generateTokensCall::abi_encode_returns(&answer))
@@ -62,14 +62,18 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    pub(super) const fn new(max_new: u32, sampling: Sampling) -> Self {
+        Self { max_new, sampling }
+    }
+
     pub(super) fn check(
-        inference: &Inference,
+        ask: &Ask<'_>,
         max_new: u32,
         s: &abi::Sampling,
         stop: &[u32],
     ) -> Result<Self, Interrupt> {
-        cap(stop.len(), inference.caps().max_stop_ids)?;
-        check_new(max_new, inference.caps().max_new_tokens)?;
+        cap(stop.len(), ask.caps().max_stop_ids)?;
+        check_new(max_new, ask.caps().max_new_tokens)?;
         let sampling =
             Sampling { temperature_q16: s.temperatureQ16, top_p_q16: s.topPQ16, top_k: s.topK, seed: s.seed };
         sampling.check().map_err(|_| Interrupt::revert(&abi::BadSampling {}))?;
@@ -95,7 +99,7 @@ pub(super) struct Start {
 }
 
 pub(super) fn run(
-    inference: &Inference,
+    ask: &Ask<'_>,
     model: &ActiveModel,
     start: Start,
     wanted: Wanted,
@@ -112,7 +116,7 @@ pub(super) fn run(
             true => Work::generation(prompt_tokens, new),
             false => Work::constrained(prompt_tokens, new, answer),
         };
-        inference.gas().work(&model.costs, work)
+        ask.gas().work(&model.costs, work)
     };
     meter.reserve(price(max_new, max_new))?;
     let request = Request { prompt, max_new, sampling: wanted.sampling, stop, constraint };

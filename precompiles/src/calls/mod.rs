@@ -6,18 +6,28 @@ mod constrained;
 mod describe;
 mod encode;
 mod generate;
+mod legacy;
 mod rate;
 mod text;
+mod verify;
 
-use alloy_primitives::B256;
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use alloy_primitives::{B256, Bytes};
 use alloy_sol_types::{SolCall, SolError};
 use metis_kernels::TokenId;
 use metis_models::engine::InferenceError;
 
 use crate::abi::{self, Call};
-use crate::gas::{Meter, OutOfGas};
-use crate::inference::{FatalError, Inference};
-use crate::registry::{ActiveModel, Unavailable};
+use crate::config::Caps;
+use crate::gas::{Gas, GasSchedule};
+use crate::inference::{FatalError, Inference, Kind};
+use crate::meter::{Meter, OutOfGas};
+use crate::registration::LOOK_UP_GAS;
+use crate::registry::{ActiveModel, ModelError, RegisteredError, Unavailable};
+
+pub(crate) use verify::{base_fee, verify_bundle};
 
 /// Why a call has no answer.
 #[derive(Debug)]
@@ -55,43 +65,127 @@ impl From<InferenceError> for Interrupt {
     }
 }
 
-/// Answers a call: pays for reading it, reads it, and leaves the rest to its function.
-pub(crate) fn answer(
-    inference: &Inference,
-    calldata: &[u8],
-    meter: &mut Meter,
-) -> Result<Vec<u8>, Interrupt> {
-    meter.charge(inference.gas().input(calldata.len()))?;
-    match Call::decode(calldata).ok_or_else(Interrupt::bad_calldata)? {
-        Call::Generate(call) => generate::generate(inference, call, meter),
-        Call::GenerateTokens(call) => generate::generate_tokens(inference, call, meter),
-        Call::GenerateConstrained(call) => constrained::generate(inference, call, meter),
-        Call::Choose(call) => constrained::choose(inference, call, meter),
-        Call::GenerateChat(call) => chat::generate(inference, call, meter),
-        Call::TokenizeChat(call) => chat::tokenize(inference, &call, meter),
-        Call::Score(call) => rate::score(inference, call, meter),
-        Call::Logits(call) => rate::logits(inference, call, meter),
-        Call::Embed(call) => encode::embed(inference, call, meter),
-        Call::Tokenize(call) => text::tokenize(inference, call, meter),
-        Call::Detokenize(call) => text::detokenize(inference, call, meter),
-        Call::ModelInfo(call) => describe::model_info(inference, &call),
-        Call::Quote(call) => describe::quote(inference, &call),
+/// A call that has a model look at something.
+#[derive(Debug)]
+pub(crate) enum Prompted {
+    /// By the ABI.
+    Abi(Call),
+    /// As the Metis SDK's precompile is called.
+    Legacy { prompt: Bytes, max_new: u32 },
+}
+
+impl Prompted {
+    /// The model that is asked for.
+    pub(crate) const fn model(&self) -> B256 {
+        match self {
+            Self::Abi(call) => call.model(),
+            Self::Legacy { .. } => B256::ZERO,
+        }
+    }
+
+    /// Whether the block's limit for inference counts it: not what only describes.
+    pub(crate) const fn is_metered(&self) -> bool {
+        !matches!(self, Self::Abi(Call::ModelInfo(_) | Call::Quote(_)))
+    }
+
+    /// Checks, pays and answers.
+    pub(crate) fn answer(self, ask: &Ask<'_>, meter: &mut Meter) -> Result<Vec<u8>, Interrupt> {
+        match self {
+            Self::Legacy { prompt, max_new } => legacy::complete(ask, &prompt, max_new, meter),
+            Self::Abi(call) => match call {
+                Call::Generate(call) => generate::generate(ask, call, meter),
+                Call::GenerateTokens(call) => generate::generate_tokens(ask, call, meter),
+                Call::GenerateConstrained(call) => constrained::generate(ask, call, meter),
+                Call::Choose(call) => constrained::choose(ask, call, meter),
+                Call::GenerateChat(call) => chat::generate(ask, call, meter),
+                Call::TokenizeChat(call) => chat::tokenize(ask, &call, meter),
+                Call::Score(call) => rate::score(ask, call, meter),
+                Call::Logits(call) => rate::logits(ask, call, meter),
+                Call::Embed(call) => encode::embed(ask, call, meter),
+                Call::Tokenize(call) => text::tokenize(ask, call, meter),
+                Call::Detokenize(call) => text::detokenize(ask, call, meter),
+                Call::ModelInfo(_) => describe::model_info(ask),
+                Call::Quote(call) => describe::quote(ask, &call),
+                // About the chain, not by a model.
+                Call::VerifyBundle(_) | Call::InferenceBaseFee(_) => Err(Interrupt::bad_calldata()),
+            },
+        }
     }
 }
 
-/// The model under an id.
-fn model(inference: &Inference, id: B256) -> Result<&ActiveModel, Interrupt> {
-    inference.models().get(id).map_err(|why| match why {
-        Unavailable::Unknown => Interrupt::revert(&abi::UnknownModel { model: id }),
-        Unavailable::NotActive => Interrupt::revert(&abi::ModelNotActive { model: id }),
-        Unavailable::Failed(error) => Interrupt::Fatal(error.into()),
-    })
+/// What a function asks of the chain and of the model.
+#[derive(Debug)]
+pub(crate) struct Ask<'a> {
+    inference: &'a Inference,
+    id: B256,
+    kind: Kind,
+    /// The model, if it is a registered one.
+    registered: OnceCell<Arc<ActiveModel>>,
 }
 
-/// A model that continues texts, for a function `C` that needs one.
-fn decoder<C: SolCall>(inference: &Inference, id: B256) -> Result<&ActiveModel, Interrupt> {
-    let model = model(inference, id)?;
-    if model.is_decoder() { Ok(model) } else { Err(Interrupt::not_supported::<C>()) }
+impl<'a> Ask<'a> {
+    pub(crate) const fn new(inference: &'a Inference, id: B256, kind: Kind) -> Self {
+        Self { inference, id, kind, registered: OnceCell::new() }
+    }
+
+    fn gas(&self) -> &GasSchedule {
+        self.inference.gas()
+    }
+
+    fn caps(&self) -> &Caps {
+        self.inference.caps()
+    }
+
+    /// What looking the model up costs at most.
+    const fn look_up(&self) -> Gas {
+        match self.kind {
+            Kind::Configured => Gas(0),
+            _ => LOOK_UP_GAS,
+        }
+    }
+
+    /// The model, to work.
+    fn model(&self) -> Result<&ActiveModel, Interrupt> {
+        match self.kind {
+            Kind::Unpaid => Err(Interrupt::revert(&abi::PaymentRequired { model: self.id })),
+            _ => self.description(),
+        }
+    }
+
+    /// The model, to be looked at: its tokenizer and its facts are free of charge.
+    fn description(&self) -> Result<&ActiveModel, Interrupt> {
+        let model = self.id;
+        match self.kind {
+            Kind::Configured => self.inference.models().get(model).map_err(|why| match why {
+                Unavailable::Unknown => Interrupt::revert(&abi::UnknownModel { model }),
+                Unavailable::NotActive => Interrupt::revert(&abi::ModelNotActive { model }),
+                Unavailable::Failed(error) => Interrupt::Fatal(error.into()),
+            }),
+            Kind::Unregistered => Err(Interrupt::revert(&abi::UnknownModel { model })),
+            Kind::Inactive => Err(Interrupt::revert(&abi::ModelNotActive { model })),
+            Kind::Unpaid | Kind::Active => {
+                if self.registered.get().is_none() {
+                    let loaded = self.inference.models().registered_model(model).map_err(|error| match error {
+                        RegisteredError::Fatal(error) => Interrupt::Fatal(error.into()),
+                        // It was activated, so it was executable then: this is another build than the chain's.
+                        RegisteredError::Refused(reason) => {
+                            Interrupt::Fatal(ModelError::Registered { id: model, reason }.into())
+                        }
+                    })?;
+                    let _ = self.registered.set(loaded);
+                }
+                self.registered.get().map(|model| &**model).ok_or_else(|| {
+                    Interrupt::Fatal(FatalError::Engine("a loaded model is gone".to_owned()))
+                })
+            }
+        }
+    }
+
+    /// A model that continues texts, for a function `C` that needs one.
+    fn decoder<C: SolCall>(&self) -> Result<&ActiveModel, Interrupt> {
+        let model = self.model()?;
+        if model.is_decoder() { Ok(model) } else { Err(Interrupt::not_supported::<C>()) }
+    }
 }
 
 /// Refuses an argument that is larger than the chain allows.
@@ -101,12 +195,12 @@ fn cap(actual: usize, max: u32) -> Result<(), Interrupt> {
 
 /// A prompt as tokens: pays for the bytes, tokenises, and checks that they fit the model.
 fn prompt_tokens(
-    inference: &Inference,
+    ask: &Ask<'_>,
     model: &ActiveModel,
     prompt: &[u8],
     meter: &mut Meter,
 ) -> Result<Vec<TokenId>, Interrupt> {
-    meter.charge(inference.gas().text(prompt.len()))?;
+    meter.charge(ask.gas().text(prompt.len()))?;
     let tokens = model.model.tokenizer().encode_prompt(prompt).map_err(|_| Interrupt::bad_calldata())?;
     check_prompt(model, tokens.len())?;
     Ok(tokens)

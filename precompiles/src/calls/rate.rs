@@ -3,13 +3,14 @@
 use alloy_sol_types::SolCall;
 use metis_kernels::TokenId;
 
-use super::{Interrupt, cap, decoder, encode, in_vocabulary, model, prompt_tokens, saturated, too_long};
+use super::{Ask, Interrupt, cap, encode, in_vocabulary, prompt_tokens, saturated, too_long};
 use crate::abi::{self, logitsCall, scoreCall};
-use crate::gas::{Meter, Work};
-use crate::inference::{FatalError, Inference};
+use crate::gas::Work;
+use crate::meter::Meter;
+use crate::inference::FatalError;
 
-pub(super) fn score(inference: &Inference, call: scoreCall, meter: &mut Meter) -> Result<Vec<u8>, Interrupt> {
-    let caps = inference.caps();
+pub(super) fn score(ask: &Ask<'_>, call: scoreCall, meter: &mut Meter) -> Result<Vec<u8>, Interrupt> {
+    let caps = ask.caps();
     if call.prompt.is_empty() || call.labels.is_empty() || call.labels.iter().any(|label| label.is_empty()) {
         return Err(Interrupt::bad_calldata());
     }
@@ -17,13 +18,13 @@ pub(super) fn score(inference: &Inference, call: scoreCall, meter: &mut Meter) -
     cap(call.labels.len(), caps.max_labels)?;
     call.labels.iter().try_for_each(|label| cap(label.len(), caps.max_label_bytes))?;
 
-    let model = model(inference, call.model)?;
+    let model = ask.model()?;
     if !model.is_decoder() {
-        return encode::score(inference, model, &call, meter);
+        return encode::score(ask, model, &call, meter);
     }
     let label_bytes = call.labels.iter().map(|label| label.len()).sum();
-    meter.charge(inference.gas().text(label_bytes))?;
-    let prompt = prompt_tokens(inference, model, &call.prompt, meter)?;
+    meter.charge(ask.gas().text(label_bytes))?;
+    let prompt = prompt_tokens(ask, model, &call.prompt, meter)?;
     let tokenizer = model.model.tokenizer();
     let labels = call
         .labels
@@ -38,7 +39,7 @@ pub(super) fn score(inference: &Inference, call: scoreCall, meter: &mut Meter) -
     }
 
     let work = Work::scoring(prompt.len(), labels.iter().map(Vec::len));
-    meter.charge(inference.gas().work(&model.costs, work))?;
+    meter.charge(ask.gas().work(&model.costs, work))?;
     let log_probabilities = model.model.score(&prompt, &labels)?;
     let best = highest(&log_probabilities);
     let answer = abi::scoreReturn { logProbQ16: log_probabilities, best };
@@ -52,19 +53,19 @@ pub(super) fn highest(values: &[i64]) -> u32 {
 }
 
 pub(super) fn logits(
-    inference: &Inference,
+    ask: &Ask<'_>,
     call: logitsCall,
     meter: &mut Meter,
 ) -> Result<Vec<u8>, Interrupt> {
     if call.prompt.is_empty() {
         return Err(Interrupt::bad_calldata());
     }
-    cap(call.prompt.len(), inference.caps().max_prompt_bytes)?;
-    cap(call.ids.len(), inference.caps().max_ids)?;
-    let model = decoder::<logitsCall>(inference, call.model)?;
+    cap(call.prompt.len(), ask.caps().max_prompt_bytes)?;
+    cap(call.ids.len(), ask.caps().max_ids)?;
+    let model = ask.decoder::<logitsCall>()?;
     let ids = in_vocabulary(model, &call.ids)?;
-    let prompt = prompt_tokens(inference, model, &call.prompt, meter)?;
-    meter.charge(inference.gas().work(&model.costs, Work::last_logits(prompt.len())))?;
+    let prompt = prompt_tokens(ask, model, &call.prompt, meter)?;
+    meter.charge(ask.gas().work(&model.costs, Work::last_logits(prompt.len())))?;
     let row = model.model.last_logits(&prompt)?;
     let chosen: Option<Vec<i32>> = ids.iter().map(|id| row.get(id.index()).copied()).collect();
     let chosen = chosen.ok_or_else(|| {

@@ -2,33 +2,32 @@
 
 use alloy_sol_types::SolCall;
 
-use super::{Interrupt, cap, ids, in_vocabulary, model};
+use super::{Ask, Interrupt, cap, ids, in_vocabulary};
 use crate::abi::{detokenizeCall, tokenizeCall};
-use crate::gas::Meter;
-use crate::inference::Inference;
+use crate::meter::Meter;
 
 pub(super) fn tokenize(
-    inference: &Inference,
+    ask: &Ask<'_>,
     call: tokenizeCall,
     meter: &mut Meter,
 ) -> Result<Vec<u8>, Interrupt> {
-    cap(call.text.len(), inference.caps().max_prompt_bytes)?;
-    let model = model(inference, call.model)?;
-    meter.charge(inference.gas().text(call.text.len()))?;
+    cap(call.text.len(), ask.caps().max_prompt_bytes)?;
+    let model = ask.description()?;
+    meter.charge(ask.gas().text(call.text.len()))?;
     let tokens = model.model.tokenizer().encode_prompt(&call.text).map_err(|_| Interrupt::bad_calldata())?;
-    meter.charge(inference.gas().tokens(tokens.len()))?;
+    meter.charge(ask.gas().tokens(tokens.len()))?;
     Ok(tokenizeCall::abi_encode_returns(&ids(&tokens)))
 }
 
 pub(super) fn detokenize(
-    inference: &Inference,
+    ask: &Ask<'_>,
     call: detokenizeCall,
     meter: &mut Meter,
 ) -> Result<Vec<u8>, Interrupt> {
-    cap(call.ids.len(), inference.caps().max_ids)?;
-    let model = model(inference, call.model)?;
+    cap(call.ids.len(), ask.caps().max_ids)?;
+    let model = ask.description()?;
     let tokens = in_vocabulary(model, &call.ids)?;
-    meter.charge(inference.gas().tokens(tokens.len()))?;
+    meter.charge(ask.gas().tokens(tokens.len()))?;
     let text = model.model.tokenizer().decode(&tokens);
     Ok(detokenizeCall::abi_encode_returns(&text.into()))
 }
