@@ -237,10 +237,10 @@ impl ChainConfig {
             return wrong("caps.max_automaton_states", &states, "it must be at most 4096");
         }
         let sections = [self.registry.as_ref().map(RegistryConfig::check), self.market.map(|m| m.check())];
-        for (field, actual, rule) in sections.into_iter().flatten().filter_map(Result::err) {
+        if let Some((field, actual, rule)) = sections.into_iter().flatten().find_map(Result::err) {
             return wrong(field, &actual, rule);
         }
-        if self.legacy.max_new_tokens > self.caps.max_new_tokens {
+        if self.legacy.enabled && self.legacy.max_new_tokens > self.caps.max_new_tokens {
             let rule = "it must be at most caps.max_new_tokens";
             return wrong("legacy.max_new_tokens", &self.legacy.max_new_tokens, rule);
         }
@@ -294,6 +294,17 @@ mod tests {
             [caps]
             max_new_tokens = 7
 
+            [registry]
+            maturity_seconds = 60
+            bundles = "bundles"
+
+            [market]
+            target_gas = 5
+
+            [legacy]
+            enabled = true
+            max_new_tokens = 6
+
             [[models]]
             id = "{OTHER}"
             path = "bundles/other"
@@ -308,6 +319,14 @@ mod tests {
         assert_eq!(config.default_model, OTHER);
         assert_eq!(config.gas, GasSchedule { base: Gas(1), macs_per_gas: 1_000, ..GasSchedule::default() });
         assert_eq!(config.caps, Caps { max_new_tokens: 7, ..Caps::default() });
+        let registry = RegistryConfig {
+            maturity_seconds: 60,
+            bundles: "/etc/metis/bundles".into(),
+            ..RegistryConfig::default()
+        };
+        assert_eq!(config.registry, Some(registry));
+        assert_eq!(config.market, Some(Market { target_gas: 5, ..Market::default() }));
+        assert_eq!(config.legacy, LegacyConfig { enabled: true, max_new_tokens: 6 });
         assert_eq!(config.models[0].path.as_deref(), Some(Path::new("/etc/metis/bundles/other")));
         assert_eq!(config.models[1].id, MODEL, "the embedded model stays");
     }
@@ -332,6 +351,11 @@ mod tests {
                 "[caps]\nmax_automaton_states = 4097",
                 "`caps.max_automaton_states` is 4097: it must be at most",
             ),
+            ("[registry]\nmaturity_seconds = 5_000_000_000", "`registry.maturity_seconds` is 5000000000: it must be"),
+            ("[registry]\nmax_model_mebibytes = 99_999", "`registry.max_model_mebibytes` is 99999: it must be"),
+            ("[registry]\nmax_rent_days = 0", "`registry.max_rent_days` is 0: it must be"),
+            ("[market]\ntarget_gas = 0", "`market.target_gas` is 0: it must be"),
+            ("[legacy]\nenabled = true\nmax_new_tokens = 5_000", "`legacy.max_new_tokens` is 5000: it must be"),
             ("[[models]]\nid = \"0x12\"\nstatus = \"active\"", "line 2"),
             (&default, "list it under [[models]]"),
             (&pending, "its status must be"),
