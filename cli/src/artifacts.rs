@@ -25,6 +25,9 @@ macro_rules! artifacts {
 }
 
 artifacts! {
+    model_registry: "ModelRegistry", "The registry of models.";
+    inference_gateway: "InferenceGateway", "The way to models that have a price.";
+    data_anchoring_token: "DataAnchoringToken", "Shares and quotas of models.";
     intent_wallet: "IntentWallet", "The wallet that is told what to do in plain words.";
     moderator: "Moderator", "The board that scores posts before it takes them.";
     test_token: "TestToken", "An ERC-20 that anybody may mint.";

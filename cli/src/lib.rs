@@ -6,6 +6,8 @@
 //! | [`code`] | contract code as a user names it |
 //! | [`commands`] | one file for each command |
 //! | [`machine`] | the devices that inference runs on |
+//! | [`contracts`] | the interfaces of the system contracts |
+//! | [`genesis`] | the accounts that a chain begins with |
 //! | [`node`] | a chain: configuration, loaded models, machines on it |
 //! | [`artifacts`] | the compiled contracts that are built in |
 //! | [`wallet`] | IntentWallet on a fresh chain, as the demo and the tests use it |
@@ -16,6 +18,8 @@ pub mod artifacts;
 pub mod cli;
 pub mod code;
 pub mod commands;
+pub mod contracts;
+pub mod genesis;
 pub mod machine;
 pub mod node;
 pub mod report;

@@ -7,10 +7,11 @@ use alloy_primitives::B256;
 use anyhow::{Context, bail, ensure};
 use metis_models::Bundle;
 use metis_models::engine::{Claims, EngineOptions, InferenceModel, Witness, Witnessed};
-use metis_precompiles::{ChainConfig, Inference, MetisPrecompiles, ModelEntry, ModelSet};
+use metis_precompiles::{ChainConfig, Inference, LoadFailure, MetisPrecompiles, ModelEntry, ModelSet};
 use metis_vm::{EvmBuilder, EvmConfig, State, Vm, fork};
 
 use crate::cli::Global;
+use crate::genesis::genesis;
 use crate::machine::Machine;
 
 /// A chain's configuration with its models behind the inference precompile.
@@ -18,6 +19,7 @@ use crate::machine::Machine;
 pub struct Node {
     config: ChainConfig,
     evm: EvmConfig,
+    genesis: State,
     inference: Arc<Inference>,
     witness: Witness,
 }
@@ -51,6 +53,9 @@ impl Node {
                     model.path = Some(path);
                 }
             }
+            if let (Some(registry), Some(local)) = (&mut config.registry, local.registry) {
+                registry.bundles = local.bundles;
+            }
         }
         Self::with_witness(config, global.machine()?, global.engine_options(), Witness::Check(claims))
     }
@@ -67,21 +72,32 @@ impl Node {
         witness: Witness,
     ) -> anyhow::Result<Self> {
         let fork = fork::parse(&config.fork)?;
+        let genesis = genesis(&config)?;
         machine.selftest()?;
-        let witness_of_models = witness.clone();
-        let models = ModelSet::new(&config).with_loader(move |entry| {
-            let model = load(entry, &machine, options).map_err(|error| format!("{error:#}"))?;
-            Ok(Arc::new(Witnessed::new(model, witness_of_models.clone())))
+        let witnessed = |witness: &Witness, model| -> Arc<dyn InferenceModel> {
+            Arc::new(Witnessed::new(model, witness.clone()))
+        };
+        let (device, with) = (machine.clone(), witness.clone());
+        let mut models = ModelSet::new(&config).with_loader(move |entry| {
+            let model = load(entry, &device, options).map_err(|error| format!("{error:#}"))?;
+            Ok(witnessed(&with, model))
         });
+        if let Some(registry) = &config.registry {
+            let (bundles, with) = (registry.bundles.clone(), witness.clone());
+            models = models.with_registered_loader(move |id| {
+                Ok(witnessed(&with, load_registered(id, &bundles, &machine, options)?))
+            });
+        }
         models.load_all()?;
-        let evm = EvmConfig {
+        let mut evm = EvmConfig {
             fork,
             chain_id: config.chain_id,
             tx_gas_limit_cap: config.tx_gas_cap,
             ..EvmConfig::default()
         };
+        evm.block.metered = config.market.map(|market| market.block(0, evm.block.base_fee));
         let inference = Arc::new(Inference::new(&config, models));
-        Ok(Self { config, evm, inference, witness })
+        Ok(Self { config, evm, genesis, inference, witness })
     }
 
     /// What the models have answered so far, as records keep it.
@@ -119,15 +135,53 @@ impl Node {
         MetisPrecompiles::new(self.evm.fork, Arc::clone(&self.inference))
     }
 
-    /// A machine on a state.
+    /// The state that the chain begins with.
+    pub const fn genesis(&self) -> &State {
+        &self.genesis
+    }
+
+    /// The configuration.
+    pub const fn config(&self) -> &ChainConfig {
+        &self.config
+    }
+
+    /// A machine on the genesis with a state laid over it.
     pub fn vm(&self, state: State) -> Vm<MetisPrecompiles> {
-        EvmBuilder::new().config(self.evm.clone()).state(state).build(self.precompiles())
+        let builder = EvmBuilder::new().config(self.evm.clone()).state(self.genesis.clone());
+        let mut vm = builder.build(self.precompiles());
+        vm.overlay(&state);
+        vm
     }
 }
 
 /// The model in this binary.
 pub fn embedded_bundle() -> anyhow::Result<Bundle> {
     metis_default_model::bundle().context("the embedded model")
+}
+
+/// A registered model from the folder of its id.
+fn load_registered(
+    id: B256,
+    bundles: &Path,
+    machine: &Machine,
+    options: EngineOptions,
+) -> Result<Arc<dyn InferenceModel>, LoadFailure> {
+    let folder = bundles.join(id.to_string());
+    let here = |what: String| {
+        let into = bundles.display();
+        LoadFailure::Here(format!(
+            "{what}; get it with: metisvm model fetch {id} --from <URL or folder> --into {into}"
+        ))
+    };
+    if !folder.exists() {
+        return Err(here(format!("its bundle is not in {}", folder.display())));
+    }
+    let failure = |inherent: bool, error: String| match inherent {
+        true => LoadFailure::Everywhere(error),
+        false => here(format!("its bundle in {} cannot be used: {error}", folder.display())),
+    };
+    let bundle = Bundle::open_model(&folder, id).map_err(|e| failure(e.is_inherent(), e.to_string()))?;
+    machine.load(bundle, options).map_err(|e| failure(e.is_inherent(), e.to_string()))
 }
 
 fn load(

@@ -1,8 +1,8 @@
 //! The ABI: selectors, arguments, answers and errors. `docs/abi.md` is normative.
 
 use alloy_primitives::{Address, B256, address};
-use alloy_sol_types::{SolCall, SolError};
 use alloy_sol_types::abi::AbiDecoderConfig;
+use alloy_sol_types::{SolCall, SolError};
 
 pub use interface::*;
 

@@ -351,11 +351,20 @@ mod tests {
                 "[caps]\nmax_automaton_states = 4097",
                 "`caps.max_automaton_states` is 4097: it must be at most",
             ),
-            ("[registry]\nmaturity_seconds = 5_000_000_000", "`registry.maturity_seconds` is 5000000000: it must be"),
-            ("[registry]\nmax_model_mebibytes = 99_999", "`registry.max_model_mebibytes` is 99999: it must be"),
+            (
+                "[registry]\nmaturity_seconds = 5_000_000_000",
+                "`registry.maturity_seconds` is 5000000000: it must be",
+            ),
+            (
+                "[registry]\nmax_model_mebibytes = 99_999",
+                "`registry.max_model_mebibytes` is 99999: it must be",
+            ),
             ("[registry]\nmax_rent_days = 0", "`registry.max_rent_days` is 0: it must be"),
             ("[market]\ntarget_gas = 0", "`market.target_gas` is 0: it must be"),
-            ("[legacy]\nenabled = true\nmax_new_tokens = 5_000", "`legacy.max_new_tokens` is 5000: it must be"),
+            (
+                "[legacy]\nenabled = true\nmax_new_tokens = 5_000",
+                "`legacy.max_new_tokens` is 5000: it must be",
+            ),
             ("[[models]]\nid = \"0x12\"\nstatus = \"active\"", "line 2"),
             (&default, "list it under [[models]]"),
             (&pending, "its status must be"),

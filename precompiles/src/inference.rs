@@ -112,7 +112,8 @@ impl Limits {
         }
         let gas = paid.plus(charged);
         let metered = if self.block.is_some() { gas } else { Gas(0) };
-        let outcome = if reverted { Outcome::Revert { output, gas } } else { Outcome::Return { output, gas } };
+        let outcome =
+            if reverted { Outcome::Revert { output, gas } } else { Outcome::Return { output, gas } };
         Answered { outcome, metered }
     }
 }
@@ -178,7 +179,8 @@ impl Inference {
                 Ok(free.apply(paid, answer))
             }
             Some(call) => {
-                let asked = Asked { call: Prompted::Abi(call), subject: Subject::Calldata(calldata), limit, paid };
+                let asked =
+                    Asked { call: Prompted::Abi(call), subject: Subject::Calldata(calldata), limit, paid };
                 self.prompted(asked, site, memo)
             }
         }

@@ -70,7 +70,8 @@ impl MetisPrecompiles {
             // The contract that runs, not who called it.
             CallScheme::DelegateCall | CallScheme::CallCode => inputs.target_address,
         };
-        let terms = self.terms.map(|terms| MeterTerms { left: terms.left.saturating_sub(self.metered), ..terms });
+        let terms =
+            self.terms.map(|terms| MeterTerms { left: terms.left.saturating_sub(self.metered), ..terms });
         let mut storage = JournalStorage { context, account_paid: false };
         let mut site = Site { asker, time, registry: Some(&mut storage), terms };
         if inputs.bytecode_address == INFERENCE_ADDRESS {

@@ -86,10 +86,7 @@ fn bits(word: U256, at: usize, width: usize) -> u64 {
 
 impl Standing {
     /// Reads a model's standing and counts. Returns what that costs, too.
-    pub fn load(
-        storage: &mut dyn RegistryStorage,
-        model: B256,
-    ) -> Result<(Self, Counts, Gas), FatalError> {
+    pub fn load(storage: &mut dyn RegistryStorage, model: B256) -> Result<(Self, Counts, Gas), FatalError> {
         let (first, first_gas) = storage.load(slot(model, 0))?;
         let (second, second_gas) = storage.load(slot(model, 1))?;
         let standing = Self {
@@ -145,10 +142,7 @@ impl Claims {
     }
 
     /// Reads what the registry says of a model. Returns what that costs, too; `None` if it is not registered.
-    pub fn load(
-        storage: &mut dyn RegistryStorage,
-        model: B256,
-    ) -> Result<(Option<Self>, Gas), FatalError> {
+    pub fn load(storage: &mut dyn RegistryStorage, model: B256) -> Result<(Option<Self>, Gas), FatalError> {
         let (standing, counts, mut gas) = Standing::load(storage, model)?;
         if !standing.registered {
             return Ok((None, gas));

@@ -7,8 +7,8 @@ use std::path::Path;
 use alloy_sol_types::{SolCall, SolError};
 use metis_precompiles::abi::*;
 use metis_precompiles::costs::ModelCosts;
-use metis_precompiles::gas::QUOTED_BYTES_PER_TOKEN;
 use metis_precompiles::costs::{MAX_PIECE_BYTES, MIN_HEAD_DIM, MIN_HIDDEN};
+use metis_precompiles::gas::QUOTED_BYTES_PER_TOKEN;
 use metis_precompiles::{Caps, Gas, GasSchedule};
 
 /// What a transaction costs before its contract runs.

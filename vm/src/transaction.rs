@@ -38,7 +38,16 @@ impl Transaction {
     }
 
     fn new(from: Address, to: Option<Address>, input: Bytes) -> Self {
-        Self { from, to, value: U256::ZERO, input, gas: None, gas_price: None, max_priority_fee: None, nonce: None }
+        Self {
+            from,
+            to,
+            value: U256::ZERO,
+            input,
+            gas: None,
+            gas_price: None,
+            max_priority_fee: None,
+            nonce: None,
+        }
     }
 
     /// The same with this value in wei.

@@ -121,7 +121,9 @@ fn a_sender_must_be_able_to_pay_the_offered_price_for_all_gas() {
 #[test]
 fn refunds_of_storage_take_nothing_off_what_is_metered() {
     // Calls the dummy 100 times if there is calldata, then clears ten slots.
-    let mut code = bytes!("36 15 6029 57 6064 5b 6000 6000 6000 6000 6000 61a100 5a f1 50 6001 90 03 80 6007 57 50 5b").to_vec();
+    let mut code =
+        bytes!("36 15 6029 57 6064 5b 6000 6000 6000 6000 6000 61a100 5a f1 50 6001 90 03 80 6007 57 50 5b")
+            .to_vec();
     let end = code.len() as u8 - 1;
     code[3] = end;
     for slot in 1..=10u8 {
@@ -137,7 +139,10 @@ fn refunds_of_storage_take_nothing_off_what_is_metered() {
         vm.transact(&Transaction::call(ALICE, CONTRACT, input)).unwrap()
     };
     let without = run(Some(block), Bytes::new());
-    assert_eq!((without.metered_gas_used, without.gas_refunded), (0, (without.gas_used + without.gas_refunded) / 5));
+    assert_eq!(
+        (without.metered_gas_used, without.gas_refunded),
+        (0, (without.gas_used + without.gas_refunded) / 5)
+    );
     let with = run(Some(block), bytes!("01"));
     assert_eq!(with.metered_gas_used, 100 * DUMMY_GAS);
     let execution = with.gas_used + with.gas_refunded - with.metered_gas_used;

@@ -110,12 +110,42 @@ pub enum BundleError {
     /// The tokenizer cannot be used.
     #[error("tokenizer.json: {0}")]
     Tokenizer(#[from] TokenizerError),
+    /// The directory has a bundle of another model.
+    #[error("the bundle is model {actual}, not {expected}")]
+    OtherModel {
+        /// The model that was looked for.
+        expected: B256,
+        /// The model that is there.
+        actual: B256,
+    },
     /// Nothing is ever overwritten.
     #[error("{0} exists already; remove it or choose another place")]
     TargetExists(PathBuf),
 }
 
 impl BundleError {
+    /// Whether the model itself is at fault, so that no copy of it can be used: its bytes are those that its id names, and they are wrong.
+    pub const fn is_inherent(&self) -> bool {
+        match self {
+            Self::Io { .. }
+            | Self::Length { .. }
+            | Self::DamagedFile { .. }
+            | Self::OtherModel { .. }
+            | Self::TargetExists(_) => false,
+            Self::ManifestTooLarge { .. }
+            | Self::ManifestSyntax(_)
+            | Self::NotCanonical { .. }
+            | Self::Manifest { .. }
+            | Self::Bounds(_)
+            | Self::Tensors(_)
+            | Self::MissingTensor(_)
+            | Self::UnknownTensor(_)
+            | Self::TensorShape { .. }
+            | Self::Element { .. }
+            | Self::Tokenizer(_) => true,
+        }
+    }
+
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }

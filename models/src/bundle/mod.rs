@@ -56,12 +56,28 @@ impl Bundle {
     ///
     /// The files must not change while the bundle is open.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, BundleError> {
-        let directory = directory.as_ref();
+        Self::open_checked(directory.as_ref(), |_| Ok(()))
+    }
+
+    /// The same for a bundle that must be this model. The id is checked before anything else is looked at, so an error that
+    /// [is inherent](BundleError::is_inherent) is one of the model.
+    pub fn open_model(directory: impl AsRef<Path>, id: B256) -> Result<Self, BundleError> {
+        Self::open_checked(directory.as_ref(), |manifest| match keccak256(manifest) {
+            actual if actual == id => Ok(()),
+            actual => Err(BundleError::OtherModel { expected: id, actual }),
+        })
+    }
+
+    fn open_checked(
+        directory: &Path,
+        check: impl FnOnce(&[u8]) -> Result<(), BundleError>,
+    ) -> Result<Self, BundleError> {
         let map = |name: &str| {
             let path = directory.join(name);
             FileBytes::map(&path).map_err(BundleError::io(path))
         };
         let manifest = map(MANIFEST_FILE)?;
+        check(manifest.as_ref())?;
         let leaves = |file: &str| std::fs::read(directory.join(format!("{file}{LEAVES_SUFFIX}"))).ok();
         Self::verify(manifest.as_ref(), map(WEIGHTS_FILE)?, map(TOKENIZER_FILE)?, leaves)
     }

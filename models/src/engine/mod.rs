@@ -55,6 +55,17 @@ pub enum LoadError {
     Backend(#[from] BackendError),
 }
 
+impl LoadError {
+    /// Whether the model itself is at fault, so that no machine can load it.
+    pub const fn is_inherent(&self) -> bool {
+        match self {
+            Self::Bundle(error) => error.is_inherent(),
+            Self::Tokenizer(_) | Self::Backend(BackendError::Bounds(_)) => true,
+            Self::Backend(_) => false,
+        }
+    }
+}
+
 /// A request that has no answer, or a device that failed.
 #[derive(Debug, Error)]
 pub enum InferenceError {

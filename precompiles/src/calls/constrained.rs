@@ -11,8 +11,8 @@ use super::generate::{Start, Wanted, finish, run};
 use super::{Ask, Interrupt, cap, ids, prompt_tokens, saturated};
 use crate::abi::{self, chooseCall, generateConstrainedCall};
 use crate::gas::AutomatonSize;
-use crate::meter::Meter;
 use crate::inference::FatalError;
+use crate::meter::Meter;
 use crate::registry::ActiveModel;
 
 pub(super) fn generate(
@@ -34,11 +34,7 @@ pub(super) fn generate(
     Ok(generateConstrainedCall::abi_encode_returns(&answer))
 }
 
-pub(super) fn choose(
-    ask: &Ask<'_>,
-    call: chooseCall,
-    meter: &mut Meter,
-) -> Result<Vec<u8>, Interrupt> {
+pub(super) fn choose(ask: &Ask<'_>, call: chooseCall, meter: &mut Meter) -> Result<Vec<u8>, Interrupt> {
     check_prompt_bytes(ask, &call.prompt)?;
     let longest = call.options.iter().map(|option| option.len()).max().unwrap_or(0);
     let c = abi::Constraint { pattern: Bytes::new(), options: call.options.clone() };

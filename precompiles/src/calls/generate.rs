@@ -13,11 +13,7 @@ use crate::gas::Work;
 use crate::meter::Meter;
 use crate::registry::ActiveModel;
 
-pub(super) fn generate(
-    ask: &Ask<'_>,
-    call: generateCall,
-    meter: &mut Meter,
-) -> Result<Vec<u8>, Interrupt> {
+pub(super) fn generate(ask: &Ask<'_>, call: generateCall, meter: &mut Meter) -> Result<Vec<u8>, Interrupt> {
     if call.prompt.is_empty() {
         return Err(Interrupt::bad_calldata());
     }

@@ -165,18 +165,20 @@ impl<'a> Ask<'a> {
             Kind::Inactive => Err(Interrupt::revert(&abi::ModelNotActive { model })),
             Kind::Unpaid | Kind::Active => {
                 if self.registered.get().is_none() {
-                    let loaded = self.inference.models().registered_model(model).map_err(|error| match error {
-                        RegisteredError::Fatal(error) => Interrupt::Fatal(error.into()),
-                        // It was activated, so it was executable then: this is another build than the chain's.
-                        RegisteredError::Refused(reason) => {
-                            Interrupt::Fatal(ModelError::Registered { id: model, reason }.into())
-                        }
-                    })?;
+                    let loaded =
+                        self.inference.models().registered_model(model).map_err(|error| match error {
+                            RegisteredError::Fatal(error) => Interrupt::Fatal(error.into()),
+                            // It was activated, so it was executable then: this is another build than the chain's.
+                            RegisteredError::Refused(reason) => {
+                                Interrupt::Fatal(ModelError::Registered { id: model, reason }.into())
+                            }
+                        })?;
                     let _ = self.registered.set(loaded);
                 }
-                self.registered.get().map(|model| &**model).ok_or_else(|| {
-                    Interrupt::Fatal(FatalError::Engine("a loaded model is gone".to_owned()))
-                })
+                self.registered
+                    .get()
+                    .map(|model| &**model)
+                    .ok_or_else(|| Interrupt::Fatal(FatalError::Engine("a loaded model is gone".to_owned())))
             }
         }
     }

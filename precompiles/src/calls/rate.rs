@@ -6,8 +6,8 @@ use metis_kernels::TokenId;
 use super::{Ask, Interrupt, cap, encode, in_vocabulary, prompt_tokens, saturated, too_long};
 use crate::abi::{self, logitsCall, scoreCall};
 use crate::gas::Work;
-use crate::meter::Meter;
 use crate::inference::FatalError;
+use crate::meter::Meter;
 
 pub(super) fn score(ask: &Ask<'_>, call: scoreCall, meter: &mut Meter) -> Result<Vec<u8>, Interrupt> {
     let caps = ask.caps();
@@ -52,11 +52,7 @@ pub(super) fn highest(values: &[i64]) -> u32 {
     best.map_or(0, |(index, _)| saturated(index))
 }
 
-pub(super) fn logits(
-    ask: &Ask<'_>,
-    call: logitsCall,
-    meter: &mut Meter,
-) -> Result<Vec<u8>, Interrupt> {
+pub(super) fn logits(ask: &Ask<'_>, call: logitsCall, meter: &mut Meter) -> Result<Vec<u8>, Interrupt> {
     if call.prompt.is_empty() {
         return Err(Interrupt::bad_calldata());
     }

@@ -6,11 +6,7 @@ use super::{Ask, Interrupt, cap, ids, in_vocabulary};
 use crate::abi::{detokenizeCall, tokenizeCall};
 use crate::meter::Meter;
 
-pub(super) fn tokenize(
-    ask: &Ask<'_>,
-    call: tokenizeCall,
-    meter: &mut Meter,
-) -> Result<Vec<u8>, Interrupt> {
+pub(super) fn tokenize(ask: &Ask<'_>, call: tokenizeCall, meter: &mut Meter) -> Result<Vec<u8>, Interrupt> {
     cap(call.text.len(), ask.caps().max_prompt_bytes)?;
     let model = ask.description()?;
     meter.charge(ask.gas().text(call.text.len()))?;

@@ -45,7 +45,8 @@ impl Record {
 /// The first field in which two outcomes differ, with both values.
 fn first_difference(recorded: &Outcome, recomputed: &Outcome) -> Option<(Field, String, String)> {
     // Without `..`: a new field of an outcome cannot be forgotten here.
-    let Outcome { status, gas_used, gas_refunded, metered_gas_used, output, logs, created_address } = recorded;
+    let Outcome { status, gas_used, gas_refunded, metered_gas_used, output, logs, created_address } =
+        recorded;
     differ(Field::Status, status, &recomputed.status)
         .or_else(|| differ(Field::Output, output, &recomputed.output))
         .or_else(|| differ(Field::GasUsed, gas_used, &recomputed.gas_used))

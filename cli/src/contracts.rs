@@ -1,0 +1,49 @@
+//! The interfaces of a chain's system contracts, from their compiled artefacts.
+
+#![allow(missing_docs, reason = "the macro's items; what they mean is in contracts/src/interfaces")]
+#![allow(clippy::too_many_arguments, reason = "the macro makes constructors of all fields")]
+
+use alloy_primitives::aliases::{U24, U40, U56};
+use alloy_sol_types::sol;
+use metis_precompiles::Claims;
+
+pub use DataAnchoringToken as Shares;
+pub use InferenceGateway as Gateway;
+pub use ModelRegistry as Registry;
+
+sol!(
+    #[derive(Debug, PartialEq, Eq)]
+    ModelRegistry,
+    "../contracts/artifacts/ModelRegistry.json"
+);
+sol!(
+    #[derive(Debug, PartialEq, Eq)]
+    InferenceGateway,
+    "../contracts/artifacts/InferenceGateway.json"
+);
+sol!(
+    #[derive(Debug, PartialEq, Eq)]
+    DataAnchoringToken,
+    "../contracts/artifacts/DataAnchoringToken.json"
+);
+
+impl From<&Claims> for Registry::ModelClaims {
+    fn from(claims: &Claims) -> Self {
+        let Claims { weights_root, tokenizer_root, weights_bytes, tokenizer_bytes, counts } = *claims;
+        Self {
+            weightsRoot: weights_root,
+            tokenizerRoot: tokenizer_root,
+            weightsBytes: weights_bytes,
+            tokenizerBytes: tokenizer_bytes,
+            linearMacs: U56::saturating_from(counts.linear_macs),
+            // Beyond what a bundle can have, these differ from it, and the bundle is refused.
+            attentionMacs: u32::try_from(counts.attention_macs).unwrap_or(u32::MAX),
+            headMacs: U40::saturating_from(counts.head_macs),
+            layers: u16::try_from(counts.layers).unwrap_or(u16::MAX),
+            vocabulary: U24::saturating_from(counts.vocabulary),
+            context: U24::saturating_from(counts.context),
+            spelledBytes: u32::try_from(counts.spelled_bytes).unwrap_or(u32::MAX),
+            grouped: counts.grouped,
+        }
+    }
+}
