@@ -47,3 +47,43 @@ impl From<&Claims> for Registry::ModelClaims {
         }
     }
 }
+
+/// Where a model is in its life: `ModelStatus` of `contracts/src/interfaces/IModelRegistry.sol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelStatus {
+    /// Nobody has registered it.
+    None,
+    /// Registered, not callable.
+    Pending,
+    /// Callable while its rent is paid.
+    Active,
+    /// Deprecated, and callable for its notice.
+    Sunset,
+    /// Deprecated and gone.
+    Retired,
+}
+
+impl ModelStatus {
+    /// The status of a number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::None,
+            1 => Self::Pending,
+            2 => Self::Active,
+            3 => Self::Sunset,
+            4 => Self::Retired,
+            _ => return None,
+        })
+    }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "not registered",
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Sunset => "deprecated, in its notice",
+            Self::Retired => "deprecated",
+        }
+    }
+}

@@ -177,7 +177,7 @@ impl Economy {
 
     /// Money of an account.
     pub fn balance(&self, address: Address) -> U256 {
-        self.vm.state().accounts.get(&address).map_or(U256::ZERO, |account| account.balance)
+        self.vm.balance(address)
     }
 
     /// The bond of a small model: one MiB.

@@ -7,3 +7,5 @@
 pub mod chain;
 pub mod economy;
 pub mod fixtures;
+pub mod invariants;
+pub mod signer;

@@ -10,7 +10,7 @@ use crate::{
     state::{self, Account, State},
     transaction::{CompleteTransaction, Transaction},
 };
-use alloy_primitives::Address;
+use alloy_primitives::{Address, U256};
 use revm::{
     Context, ExecuteCommitEvm, ExecuteEvm, MainBuilder, MainContext,
     context::{Cfg, ContextTr, Evm, Transaction as _, TxEnv, result::ExecutionResult},
@@ -215,6 +215,11 @@ impl<P: Precompiles> Vm<P> {
     /// The nonce of an account; 0 where there is none.
     pub fn nonce(&self, address: Address) -> u64 {
         self.database().cache.accounts.get(&address).map_or(0, |account| account.info.nonce)
+    }
+
+    /// The balance of an account in wei; 0 where there is none.
+    pub fn balance(&self, address: Address) -> U256 {
+        self.database().cache.accounts.get(&address).map_or(U256::ZERO, |account| account.info.balance)
     }
 
     /// The whole state.
