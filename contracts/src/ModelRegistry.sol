@@ -75,6 +75,7 @@ contract ModelRegistry is IModelRegistry {
         if (model == 0 || claims.weightsBytes == 0 || mebibytes > _maxModelMebibytes) {
             revert WrongSize(mebibytes, _maxModelMebibytes);
         }
+        if (terms.founderShare == 0 || terms.founderShare > 10_000) revert WrongShare(terms.founderShare);
         _checkText(terms.licence, 1, MAX_LICENCE_BYTES);
         _checkText(terms.uri, 0, MAX_URI_BYTES);
         uint256 bond = bondFor(mebibytes);
