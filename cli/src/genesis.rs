@@ -1,7 +1,7 @@
 //! The accounts that a chain begins with: its system contracts, as their constructors make them under the chain's rules.
 
 use alloy_primitives::aliases::{U24, U40, U96};
-use alloy_primitives::{Address, U256};
+use alloy_primitives::{Address, Bytes};
 use alloy_sol_types::SolValue;
 use anyhow::{bail, ensure};
 use metis_precompiles::{ChainConfig, GATEWAY_ADDRESS, REGISTRY_ADDRESS, RegistryConfig, SHARES_ADDRESS};
@@ -27,7 +27,7 @@ pub fn genesis(config: &ChainConfig) -> anyhow::Result<State> {
         (GATEWAY_ADDRESS, artifacts::inference_gateway()?, &[]),
         (SHARES_ADDRESS, artifacts::data_anchoring_token()?, &[]),
     ] {
-        state.accounts.insert(address, constructed(fork, &artifact, arguments)?);
+        state.accounts.insert(address, constructed(config, fork, address, &artifact, arguments)?);
     }
     Ok(state)
 }
@@ -47,13 +47,22 @@ fn rules(registry: &RegistryConfig) -> RegistryRules {
     }
 }
 
-/// The account that a constructor makes, on an empty chain.
-fn constructed(fork: SpecId, artifact: &Artifact, arguments: &[u8]) -> anyhow::Result<Account> {
-    let mut vm = EvmBuilder::new().fork(fork).build(EthPrecompiles::new(fork));
-    let outcome = vm.transact(&Transaction::create(Address::ZERO, artifact.initcode(arguments)?))?;
-    let created = outcome.created_address.and_then(|address| vm.state().accounts.remove(&address));
-    match created {
-        Some(account) if outcome.is_success() => Ok(Account { balance: U256::ZERO, ..account }),
+/// The account that a constructor makes at an address of an empty chain.
+fn constructed(
+    config: &ChainConfig,
+    fork: SpecId,
+    address: Address,
+    artifact: &Artifact,
+    arguments: &[u8],
+) -> anyhow::Result<Account> {
+    // Creation code runs like any other, and answers with the contract's.
+    let creation = Account { code: artifact.initcode(arguments)?, nonce: 1, ..Account::default() };
+    let state = State::from_iter([(address, creation)]);
+    let builder = EvmBuilder::new().fork(fork).chain_id(config.chain_id).state(state);
+    let mut vm = builder.build(EthPrecompiles::new(fork));
+    let outcome = vm.transact(&Transaction::call(Address::ZERO, address, Bytes::new()))?;
+    match vm.state().accounts.remove(&address) {
+        Some(account) if outcome.is_success() => Ok(Account { code: outcome.output, ..account }),
         _ => bail!("a system contract cannot be constructed: {}", outcome.status),
     }
 }

@@ -415,6 +415,8 @@ contract DataAnchoringToken is IModelShares, IERC165, ReentrancyGuardTransient {
         c.totalShare -= expired;
         c.nextExpiry = next;
         c.epoch = epoch;
+        // So that whoever observes an expiry leaves nothing to pay for to who calls the model next.
+        _note(epoch, c.revenue[address(0)]);
     }
 
     function _settle(uint256 classId, address asset, uint256 amount) private {
