@@ -8,4 +8,5 @@ pub mod chain;
 pub mod economy;
 pub mod fixtures;
 pub mod invariants;
+pub mod market;
 pub mod signer;
