@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use metis_gpu::DeviceRequest;
 use metis_models::engine::{BackendChoice, EngineOptions, Processor};
 
-use crate::commands::{bench, demo, fuse, model, replay, run, selftest, statetest, verify};
+use crate::commands::{bench, demo, devnet, fuse, model, replay, run, selftest, statetest, verify};
 use crate::machine::{self, Machine};
 use crate::report::Report;
 
@@ -96,7 +96,9 @@ enum Command {
     Replay(replay::Replay),
     /// Print the fused program of contract code.
     Fuse(fuse::Fuse),
-    /// Make, check and try model bundles.
+    /// Run a chain on this machine, for those who make models and contracts.
+    Devnet(devnet::Devnet),
+    /// Make, check and try model bundles; register them and earn from them.
     #[command(subcommand)]
     Model(model::Model),
     /// Compare each backend with the golden vectors.
@@ -126,6 +128,7 @@ impl Cli {
                 self.global.without_chain("fuse")?;
                 command.run(report)
             }
+            Command::Devnet(command) => command.run(&self.global, report),
             Command::Model(command) => command.run(&self.global, report),
             Command::Selftest(command) => command.run(&self.global, report),
             Command::StateTest(command) => {

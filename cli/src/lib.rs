@@ -2,11 +2,14 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`author`] | the author's side of a chain |
 //! | [`cli`] | the command line |
 //! | [`code`] | contract code as a user names it |
 //! | [`commands`] | one file for each command |
 //! | [`machine`] | the devices that inference runs on |
 //! | [`contracts`] | the interfaces of the system contracts |
+//! | [`devnet`] | a chain on this machine, by JSON-RPC |
+//! | [`errors`] | what reverted calls say |
 //! | [`genesis`] | the accounts that a chain begins with |
 //! | [`node`] | a chain: configuration, loaded models, machines on it |
 //! | [`artifacts`] | the compiled contracts that are built in |
@@ -15,11 +18,15 @@
 #![forbid(unsafe_code)]
 
 pub mod artifacts;
+pub mod author;
 pub mod cli;
 pub mod code;
 pub mod commands;
 pub mod contracts;
+pub mod devnet;
+pub mod errors;
 pub mod genesis;
+mod http;
 pub mod machine;
 pub mod node;
 pub mod report;

@@ -35,6 +35,12 @@ impl Node {
         Self::with_witness(config, global.machine()?, global.engine_options(), Witness::Write(Arc::default()))
     }
 
+    /// A chain with this configuration whose blocks this node makes. It remembers so many answers of models.
+    pub fn for_production(config: ChainConfig, global: &Global, memo: usize) -> anyhow::Result<Self> {
+        let witness = Witness::Write(Arc::default());
+        Self::build(config, global.machine()?, global.engine_options(), witness, memo)
+    }
+
     /// The chain of a record: its configuration as it was written down. A model's bundle is looked for where the record says,
     /// or where `chain.toml` has it. Answers that are in `claims` are checked instead of generated.
     pub fn from_record(
@@ -71,6 +77,16 @@ impl Node {
         options: EngineOptions,
         witness: Witness,
     ) -> anyhow::Result<Self> {
+        Self::build(config, machine, options, witness, 0)
+    }
+
+    fn build(
+        config: ChainConfig,
+        machine: Machine,
+        options: EngineOptions,
+        witness: Witness,
+        memo: usize,
+    ) -> anyhow::Result<Self> {
         let fork = fork::parse(&config.fork)?;
         let genesis = genesis(&config)?;
         machine.selftest()?;
@@ -96,7 +112,7 @@ impl Node {
             ..EvmConfig::default()
         };
         evm.block.metered = config.market.map(|market| market.block(0, evm.block.base_fee));
-        let inference = Arc::new(Inference::new(&config, models));
+        let inference = Arc::new(Inference::new(&config, models).with_memo(memo));
         Ok(Self { config, evm, genesis, inference, witness })
     }
 

@@ -306,6 +306,11 @@ contract DataAnchoringToken is IModelShares, IERC165, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IModelShares
+    function tokenCountOf(uint256 classId) external view returns (uint256) {
+        return _class(classId).tokens;
+    }
+
+    /// @inheritdoc IModelShares
     function isSealed(uint256 classId) external view returns (bool) {
         return _class(classId).isSealed;
     }

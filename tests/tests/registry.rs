@@ -109,6 +109,10 @@ fn a_model_with_a_price_cannot_be_called_around_the_gateway() {
     chain.activate(&model, priced(5, 0)).unwrap();
     let required = abi::PaymentRequired { model: model.id };
     chain.reverts(USER, INFERENCE_ADDRESS, NOTHING, &generate(model.id), &required).unwrap();
+    // Nobody but the registry makes validators look for a bundle.
+    let verify = abi::verifyBundleCall { model: model.id };
+    let refused = abi::NotSupported { selector: abi::verifyBundleCall::SELECTOR.into() };
+    chain.reverts(USER, INFERENCE_ADDRESS, NOTHING, &verify, &refused).unwrap();
     // What only describes is free.
     let quote = abi::quoteCall { model: model.id, promptTokens: 4, maxNew: 4 };
     chain.ok(USER, INFERENCE_ADDRESS, NOTHING, &quote).unwrap();

@@ -222,6 +222,11 @@ impl<P: Precompiles> Vm<P> {
         self.database().cache.accounts.get(&address).map_or(U256::ZERO, |account| account.info.balance)
     }
 
+    /// An account; an empty one where there is none.
+    pub fn account(&self, address: Address) -> Account {
+        state::account(self.database(), address)
+    }
+
     /// The whole state.
     pub fn state(&self) -> State {
         State::from_database(self.database(), self.config.fork)

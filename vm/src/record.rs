@@ -13,6 +13,7 @@ pub use verify::{Difference, Field, Place, VerifyError};
 
 use crate::{
     config::{BlockInfo, EvmConfig},
+    evm::{Precompiles, Vm},
     fork::{self, SpecId},
     outcome::Outcome,
     state::State,
@@ -58,6 +59,35 @@ pub struct Record {
 }
 
 impl Record {
+    /// Begins a record on the present state and block of a machine. `chain` is what the caller needs to build the precompiles again.
+    pub fn begin<P: Precompiles>(vm: &Vm<P>, chain: serde_json::Value) -> Self {
+        let config = vm.config().clone();
+        Self {
+            version: VERSION,
+            chain,
+            fork: config.fork,
+            chain_id: config.chain_id,
+            tx_gas_limit_cap: config.tx_gas_limit_cap,
+            block: config.block,
+            pre_state: vm.state(),
+            transactions: Vec::new(),
+            outcomes: Vec::new(),
+            post_state_digest: B256::ZERO,
+            answers: serde_json::Value::Null,
+        }
+    }
+
+    /// Writes down a transaction that was executed, and what came of it.
+    pub fn push(&mut self, tx: CompleteTransaction, outcome: Outcome) {
+        self.transactions.push(tx);
+        self.outcomes.push(outcome);
+    }
+
+    /// Ends it on the present state of its machine.
+    pub fn end<P: Precompiles>(&mut self, vm: &Vm<P>) {
+        self.post_state_digest = vm.state().digest();
+    }
+
     /// Reads the JSON form.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ mod database;
 mod digest;
 mod parse;
 
-pub(crate) use database::insert;
+pub(crate) use database::{account, insert};
 pub use parse::{Problem, StateError};
 
 use alloy_primitives::{Address, B256, Bytes, U256, hex};

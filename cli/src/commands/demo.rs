@@ -14,7 +14,7 @@ use metis_vm::{Recorder, State, VerifyError};
 use serde::Serialize;
 
 use crate::cli::Global;
-use crate::commands::run::{describe_error, describe_revert};
+use crate::errors::{describe_error, describe_revert};
 use crate::node::Node;
 use crate::report::Report;
 use crate::wallet::{Wallet, decimal, digest};

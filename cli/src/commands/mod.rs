@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod devnet;
 pub mod fuse;
 pub mod model;
 pub mod replay;

@@ -4,16 +4,17 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use alloy_dyn_abi::{DynSolType, DynSolValue, ErrorExt, FunctionExt, JsonAbiExt};
-use alloy_json_abi::{Error, Function};
+use alloy_dyn_abi::{DynSolType, DynSolValue, FunctionExt, JsonAbiExt};
+use alloy_json_abi::Function;
 use alloy_primitives::{Address, Bytes, U256, address, hex};
 use anyhow::{Context, anyhow, ensure};
 use clap::Args;
-use metis_vm::{Account, Outcome, Recorder, State, Status, Transaction};
+use metis_vm::{Account, Outcome, Recorder, State, Transaction};
 use serde_json::json;
 
 use crate::cli::Global;
 use crate::code::read_code;
+use crate::errors::{describe_revert, show};
 use crate::node::Node;
 use crate::report::Report;
 
@@ -21,20 +22,6 @@ use crate::report::Report;
 const CALLEE: Address = address!("0xCcCCccCcCcCcCCCCCCCCcCCCCcCcCcCcccccccCc");
 /// Who calls unless `--from` says otherwise.
 const CALLER: Address = address!("0x1111111111111111111111111111111111111111");
-
-/// What a call may revert with besides a contract's own errors: Solidity's two and the inference precompile's.
-const ERRORS: [&str; 10] = [
-    "Error(string)",
-    "Panic(uint256)",
-    "UnknownModel(bytes32)",
-    "ModelNotActive(bytes32)",
-    "PromptTooLong(uint32,uint32)",
-    "TooManyNewTokens(uint32,uint32)",
-    "BadSampling()",
-    "TokenOutOfRange(uint32,uint32)",
-    "NotSupported(bytes4)",
-    "BadCalldata()",
-];
 
 /// Executes contract code with an input, and prints what a receipt would say.
 #[derive(Debug, Args)]
@@ -161,43 +148,6 @@ fn decode_output(function: &Function, outcome: &Outcome) -> Option<Vec<String>> 
     Some(values.iter().map(show).collect())
 }
 
-/// What a reverted call says, when it is an error that this program knows.
-pub fn describe_revert(outcome: &Outcome) -> Option<String> {
-    if outcome.status == Status::Revert { describe_error(&outcome.output) } else { None }
-}
-
-/// What revert data says, when it is an error that this program knows.
-pub fn describe_error(data: &[u8]) -> Option<String> {
-    ERRORS.iter().find_map(|signature| {
-        let error = Error::parse(signature).ok()?;
-        let decoded = error.decode_error(data).ok()?;
-        let arguments: Vec<String> = decoded.body.iter().map(show).collect();
-        Some(format!("{}({})", error.name, arguments.join(", ")))
-    })
-}
-
-fn show(value: &DynSolValue) -> String {
-    let list = |values: &[DynSolValue], open: char, close: char| {
-        let values: Vec<String> = values.iter().map(show).collect();
-        format!("{open}{}{close}", values.join(", "))
-    };
-    match value {
-        DynSolValue::Bool(value) => value.to_string(),
-        DynSolValue::Int(value, _) => value.to_string(),
-        DynSolValue::Uint(value, _) => value.to_string(),
-        DynSolValue::FixedBytes(word, size) => hex::encode_prefixed(&word[..*size]),
-        DynSolValue::Address(address) => address.to_string(),
-        DynSolValue::Function(function) => function.to_string(),
-        DynSolValue::Bytes(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) if !text.is_empty() && !text.chars().any(char::is_control) => format!("{text:?}"),
-            _ => hex::encode_prefixed(bytes),
-        },
-        DynSolValue::String(text) => format!("{text:?}"),
-        DynSolValue::Array(values) | DynSolValue::FixedArray(values) => list(values, '[', ']'),
-        DynSolValue::Tuple(values) => list(values, '(', ')'),
-    }
-}
-
 fn read_state(path: &Path) -> anyhow::Result<State> {
     let text = std::fs::read_to_string(path).with_context(|| format!("state {}", path.display()))?;
     State::from_json(&text).with_context(|| format!("state {}", path.display()))
@@ -246,24 +196,6 @@ mod tests {
         assert!(encode_call(&function, &["a".into()]).unwrap_err().to_string().contains("takes 2 arguments"));
         assert!(encode_call(&function, &["a".into(), "x".into()]).is_err());
         assert!(parse_function("f(").is_err());
-    }
-
-    #[test]
-    fn known_reverts_are_named() {
-        let error = Error::parse("PromptTooLong(uint32,uint32)").unwrap();
-        let values = [DynSolValue::Uint(U256::from(900), 32), DynSolValue::Uint(U256::from(256), 32)];
-        let output =
-            [error.selector().as_slice(), &DynSolValue::Tuple(values.to_vec()).abi_encode_params()].concat();
-        let outcome = Outcome {
-            status: Status::Revert,
-            gas_used: 0,
-            gas_refunded: 0,
-            metered_gas_used: 0,
-            output: output.into(),
-            logs: Vec::new(),
-            created_address: None,
-        };
-        assert_eq!(describe_revert(&outcome).as_deref(), Some("PromptTooLong(900, 256)"));
     }
 
     #[test]

@@ -260,7 +260,7 @@ interface IMetisInference {
     /// @return gas The gas, without the cost of the call itself.
     function quote(bytes32 model, uint32 promptTokens, uint32 maxNew) external view returns (uint64 gas);
 
-    /// @notice Compares a model's bundle with its registration. The registry asks when it activates a model.
+    /// @notice Compares a model's bundle with its registration. Only for the registry, which asks when it activates a model.
     /// @dev Reverts with `BundleMismatch` or `BundleRefused` on every validator alike. One that lacks the bundle stops.
     /// @param model The model's id.
     /// @return same Always true.

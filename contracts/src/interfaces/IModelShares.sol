@@ -75,6 +75,9 @@ interface IModelShares is IDataAnchoringToken {
     /// @notice The sum of a class's shares that have not expired.
     function totalShareOf(uint256 classId) external view returns (uint256);
 
+    /// @notice How many tokens a class has. Token `n` of class `c`, from 1, has the id `c << 64 | n`.
+    function tokenCountOf(uint256 classId) external view returns (uint256);
+
     /// @notice Whether no more shares of a class are made.
     function isSealed(uint256 classId) external view returns (bool);
 

@@ -7,7 +7,7 @@ use crate::abi::{self, inferenceBaseFeeCall, verifyBundleCall};
 use crate::gas::Gas;
 use crate::inference::{Answer, FatalError, Inference};
 use crate::meter::Meter;
-use crate::registration::Claims;
+use crate::registration::{Claims, REGISTRY_ADDRESS};
 use crate::registry::RegisteredError;
 use crate::site::Site;
 
@@ -17,7 +17,7 @@ pub(crate) fn base_fee(site: &Site<'_>) -> Answer {
     Answer { reverted: false, output, charged: Gas(0), steps: Vec::new() }
 }
 
-/// Compares a bundle with its registration. The registration is read, its size paid, then the bundle looked for: that is the order in which
+/// Compares a bundle with its registration, for the registry. The registration is read, its size paid, then the bundle looked for: that is the order in which
 /// every validator does it, and only the last can be fatal.
 pub(crate) fn verify_bundle(
     inference: &Inference,
@@ -25,6 +25,10 @@ pub(crate) fn verify_bundle(
     limit: Gas,
     site: &mut Site<'_>,
 ) -> Result<Answer, FatalError> {
+    if site.asker != REGISTRY_ADDRESS {
+        // Nobody else makes validators look for a bundle.
+        return Ok(Answer::error(&abi::NotSupported { selector: verifyBundleCall::SELECTOR.into() }));
+    }
     let Some(storage) = site.registry.as_deref_mut() else {
         return Ok(Answer::error(&abi::UnknownModel { model }));
     };

@@ -1,13 +1,12 @@
 //! Writing a record.
 
-use super::{Record, VERSION};
+use super::Record;
 use crate::{
     error::VmError,
     evm::{Precompiles, Vm},
     outcome::Outcome,
     transaction::Transaction,
 };
-use alloy_primitives::B256;
 
 /// A [`Vm`] whose committed transactions are written down. It owns the machine, so that nothing can change the state
 /// behind the record's back.
@@ -21,20 +20,7 @@ impl<P: Precompiles> Recorder<P> {
     /// Begins a record on the present state and block of `vm`. `chain` is what the caller needs to build the precompiles
     /// again.
     pub fn new(vm: Vm<P>, chain: serde_json::Value) -> Self {
-        let config = vm.config().clone();
-        let record = Record {
-            version: VERSION,
-            chain,
-            fork: config.fork,
-            chain_id: config.chain_id,
-            tx_gas_limit_cap: config.tx_gas_limit_cap,
-            block: config.block,
-            pre_state: vm.state(),
-            transactions: Vec::new(),
-            outcomes: Vec::new(),
-            post_state_digest: B256::ZERO,
-            answers: serde_json::Value::Null,
-        };
+        let record = Record::begin(&vm, chain);
         Self { vm, record }
     }
 
@@ -45,8 +31,7 @@ impl<P: Precompiles> Recorder<P> {
     pub fn transact(&mut self, tx: &Transaction) -> Result<Outcome, VmError> {
         let complete = self.vm.complete(tx);
         let outcome = self.vm.transact(tx)?;
-        self.record.transactions.push(complete);
-        self.record.outcomes.push(outcome.clone());
+        self.record.push(complete, outcome.clone());
         Ok(outcome)
     }
 
@@ -65,7 +50,7 @@ impl<P: Precompiles> Recorder<P> {
 
     /// Ends the record and gives the machine back.
     pub fn finish(mut self) -> (Record, Vm<P>) {
-        self.record.post_state_digest = self.vm.state().digest();
+        self.record.end(&self.vm);
         (self.record, self.vm)
     }
 }

@@ -35,6 +35,11 @@ impl State {
     }
 }
 
+/// The account at `address`; an empty one where there is none.
+pub(crate) fn account(db: &CacheDB<EmptyDB>, address: Address) -> Account {
+    db.cache.accounts.get(&address).map_or_else(Account::default, |account| export(db, account))
+}
+
 /// Replaces the account at `address`.
 pub(crate) fn insert(db: &mut CacheDB<EmptyDB>, address: Address, account: &Account) {
     let code = bytecode(&account.code);

@@ -1,10 +1,17 @@
 //! `metisvm model`: make, check and try bundles.
 
+mod activate;
+mod ask;
 mod calibrate;
+mod deprecate;
+mod earnings;
 mod eval;
 mod generate;
 mod import;
 mod inspect;
+mod price;
+mod register;
+mod status;
 mod verify;
 
 use std::path::Path;
@@ -32,6 +39,24 @@ pub enum Model {
     Generate(generate::Generate),
     /// Compare a bundle with the float checkpoint that it was made from.
     Eval(eval::Eval),
+    /// Register a bundle on a chain.
+    Register(register::Register),
+    /// Show what a chain knows of a model.
+    Status(status::Status),
+    /// Pay a model's rent, so that it can be called.
+    Activate(activate::Activate),
+    /// Ask a model on a chain, and pay for it.
+    Ask(ask::Ask),
+    /// Set what calls of a model cost.
+    Price(price::Price),
+    /// Show what a model has earned.
+    Earnings(earnings::Earnings),
+    /// Pay out what a model has earned.
+    Claim(earnings::Claim),
+    /// Give a model up.
+    Deprecate(deprecate::Deprecate),
+    /// Take the bond of a deprecated model back.
+    Withdraw(deprecate::Withdraw),
 }
 
 impl Model {
@@ -43,6 +68,15 @@ impl Model {
             Self::Verify(command) => command.run(report),
             Self::Generate(command) => command.run(global, report),
             Self::Eval(command) => command.run(global, report),
+            Self::Register(command) => command.run(report),
+            Self::Status(command) => command.run(report),
+            Self::Activate(command) => command.run(report),
+            Self::Ask(command) => command.run(report),
+            Self::Price(command) => command.run(report),
+            Self::Earnings(command) => command.run(report),
+            Self::Claim(command) => command.run(report),
+            Self::Deprecate(command) => command.run(report),
+            Self::Withdraw(command) => command.run(report),
         }
     }
 }
