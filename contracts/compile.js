@@ -1,10 +1,10 @@
 // Compiles every source under src/ and writes one JSON file per contract into the folder named on the command line.
 // Run by build.sh. The output is a function of the sources and of the pinned compiler, byte for byte.
-'use strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import solc from 'solc';
 
-const fs = require('node:fs');
-const path = require('node:path');
-const solc = require('solc');
+const HERE = import.meta.dirname;
 
 const SETTINGS = {
   optimizer: { enabled: true, runs: 200 },
@@ -15,7 +15,7 @@ const SETTINGS = {
 
 /** What a source imports from a package: `{contents}` or `{error}`, as the compiler asks. */
 function imported(file) {
-  const found = path.join(__dirname, 'node_modules', file);
+  const found = path.join(HERE, 'node_modules', file);
   return fs.existsSync(found) ? { contents: fs.readFileSync(found, 'utf8') } : { error: `${file} is not installed: npm ci` };
 }
 
@@ -51,7 +51,7 @@ function compile(files) {
 
 const target = process.argv[2];
 if (!target) throw new Error('usage: node compile.js <folder>');
-process.chdir(__dirname);
+process.chdir(HERE);
 fs.mkdirSync(target, { recursive: true });
 
 const seen = new Set();
