@@ -61,11 +61,12 @@ library MetisMerkle {
         bytes32 hash = hashOf(leaf);
         uint256 used = 0;
         for (; width > 1; width = (width + 1) / 2) {
+            bool isRight = index % 2 == 1;
             // The last of an odd number moves up alone.
-            if (index ^ 1 < width) {
+            if (isRight || index + 1 < width) {
                 if (used == siblings.length) return false;
                 bytes32 sibling = siblings[used++];
-                hash = index & 1 == 0 ? _node(hash, sibling) : _node(sibling, hash);
+                hash = isRight ? _node(sibling, hash) : _node(hash, sibling);
             }
             index /= 2;
         }

@@ -88,7 +88,7 @@ library MetisPaid {
     {
         uint256 index;
         (index, price) = choose(by, model, prompt, MetisAI.noOrYes());
-        yes = index == 1;
+        yes = index > 0;
     }
 
     /// @notice Asks a model for a whole number, greedily.

@@ -148,12 +148,14 @@ contract IntentWallet {
         if (address(governor) == address(0)) revert NoService("vote");
         (bool valid, uint256 number) = Command.parseNumber(proposal);
         if (!valid) revert UnknownCommand(text);
-        TestGovernor.Support support;
-        if (Command.same(choice, "yes")) support = TestGovernor.Support.For;
-        else if (Command.same(choice, "no")) support = TestGovernor.Support.Against;
-        else if (Command.same(choice, "abstain")) support = TestGovernor.Support.Abstain;
-        else revert UnknownCommand(text);
-        governor.castVote(number, support);
+        governor.castVote(number, _support(choice, text));
+    }
+
+    function _support(string memory choice, bytes memory text) private pure returns (TestGovernor.Support) {
+        if (Command.same(choice, "yes")) return TestGovernor.Support.For;
+        if (Command.same(choice, "no")) return TestGovernor.Support.Against;
+        if (Command.same(choice, "abstain")) return TestGovernor.Support.Abstain;
+        revert UnknownCommand(text);
     }
 
     function _token(string memory symbol) private view returns (IERC20 token) {
