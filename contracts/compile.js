@@ -1,7 +1,7 @@
 // Compiles every source under src/ and writes one JSON file per contract into the folder named on the command line.
 // Run by build.sh. The output is a function of the sources and of the pinned compiler, byte for byte.
 //
-// With `--input <file>` it writes what a compiler would have to be given instead, with all sources in it. Run by slither.sh.
+// With `--input <file>` it writes what a compiler would have to be given instead, with all sources in it. Run by slither.sh and for natspec.js.
 import fs from 'node:fs';
 import path from 'node:path';
 import solc from 'solc';

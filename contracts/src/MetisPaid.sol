@@ -308,6 +308,7 @@ library MetisPaid {
         return _gateway().priceOf(model, gasUsed);
     }
 
+    /// @dev One call to the gateway, and what it cost.
     function _call(Payment memory by, bytes memory data) private returns (bytes memory answer, uint256 price) {
         IInferenceGateway gateway = _gateway();
         if (by.tokenId != 0) return (gateway.callWithQuota(by.tokenId, data), 0);
@@ -317,6 +318,7 @@ library MetisPaid {
         price = held - address(this).balance;
     }
 
+    /// @dev A call to an address without code would say nothing at all.
     function _gateway() private view returns (IInferenceGateway) {
         if (GATEWAY.code.length == 0) revert MetisUnavailable();
         return IInferenceGateway(GATEWAY);

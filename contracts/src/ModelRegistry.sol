@@ -252,11 +252,13 @@ contract ModelRegistry is IModelRegistry {
         });
     }
 
+    /// @dev The model, which must be registered.
     function _known(bytes32 model) private view returns (Model storage m) {
         m = _models[model];
         if (m.status == ModelStatus.None) revert NotRegistered(model);
     }
 
+    /// @dev The model, which must be the caller's.
     function _owned(bytes32 model) private view returns (Model storage m) {
         m = _known(model);
         if (m.owner != msg.sender) revert NotModelOwner(model, msg.sender);
@@ -271,6 +273,7 @@ contract ModelRegistry is IModelRegistry {
         delete _commitments[commitment];
     }
 
+    /// @dev Takes the rent of so many days from `from` on, which must have been sent along exactly.
     function _payRent(Model storage m, uint16 daysPaid, uint256 from) private {
         uint256 until = from + uint256(daysPaid) * 1 days;
         if (daysPaid == 0 || until > block.timestamp + uint256(_maxRentDays) * 1 days) {
@@ -282,11 +285,13 @@ contract ModelRegistry is IModelRegistry {
         m.activeUntil = uint64(until);
     }
 
+    /// @dev Texts are kept, or in events, at the cost of everybody.
     function _checkText(string calldata text, uint256 min, uint256 max) private pure {
         uint256 length = bytes(text).length;
         if (length < min || length > max) revert WrongText(length, max);
     }
 
+    /// @dev Whoever cannot take money back gets an error, and nothing has happened.
     function _send(address to, uint256 amount) private {
         (bool sent,) = to.call{value: amount}("");
         if (!sent) revert TransferFailed(to, amount);

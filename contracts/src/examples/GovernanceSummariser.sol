@@ -102,11 +102,13 @@ contract GovernanceSummariser {
     mapping(uint256 id => mapping(address member => bool)) public hasVoted;
     Proposal[] private _proposals;
 
+    /// @dev Members and money are the treasurer's.
     modifier onlyTreasurer() {
         if (msg.sender != treasurer) revert NotTreasurer(msg.sender);
         _;
     }
 
+    /// @dev Proposals cost the treasury money, and votes count.
     modifier onlyMember() {
         if (!isMember[msg.sender]) revert NotMember(msg.sender);
         _;
@@ -221,6 +223,7 @@ contract GovernanceSummariser {
         return bytes.concat("Proposal: ", bytes(text), "\nSummary:");
     }
 
+    /// @dev The proposal, which must exist.
     function _proposal(uint256 id) private view returns (Proposal storage) {
         if (id >= _proposals.length) revert UnknownProposal(id);
         return _proposals[id];

@@ -143,6 +143,7 @@ contract NpcDialogue {
             MetisAI.generateConstrained(model, transcript, maxNew, MetisAI.greedy(), MetisAI.matching(".+")).text;
     }
 
+    /// @dev In a transcript a line break would begin another speaker's line.
     function _checkWords(bytes calldata words) private pure {
         if (words.length == 0 || words.length > MAX_WORDS_BYTES) revert BadWords(words.length);
         for (uint256 i = 0; i < words.length; i++) {

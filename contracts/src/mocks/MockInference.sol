@@ -13,17 +13,20 @@ import {Constraint, Finish, IMetisInference, Message, ModelInfo, Sampling} from 
 /// It has no model. Its tokens are bytes, the most new tokens are not looked at, and of a form only options are checked. Like the
 /// precompile it is asked by anybody and changes nothing, and it wants to be paid where `MockRegistry` has a price.
 contract MockInference is IMetisInference {
+    /// @notice What a call comes to.
     enum Kind {
         None,
         Return,
         Revert
     }
 
+    /// @notice How a call ends, as it is.
     struct Reply {
         Kind kind;
         bytes data;
     }
 
+    /// @notice How a prompt is continued.
     struct Answer {
         bool known;
         bool cut;
@@ -238,6 +241,7 @@ contract MockInference is IMetisInference {
         return 0;
     }
 
+    /// @dev What functions that write return.
     function _write(bytes32 model, bytes memory prompt, uint32 promptTokens, Finish whole, bytes[] memory options)
         private
         view
@@ -280,16 +284,19 @@ contract MockInference is IMetisInference {
         }
     }
 
+    /// @dev What was said about a prompt, or about all others.
     function _answerTo(bytes memory prompt) private view returns (Answer memory answer) {
         answer = _answers[_key(keccak256(prompt), 0)];
         if (!answer.known) answer = _answers[_key(0, 0)];
         if (!answer.known) revert NotMocked(msg.sig, prompt);
     }
 
+    /// @dev Forgetting begins another round.
     function _key(bytes32 first, bytes32 second) private view returns (bytes32) {
         return keccak256(abi.encode(_round, first, second));
     }
 
+    /// @dev Where a text is among options; it must be there.
     function _place(bytes memory text, bytes[] memory options) private pure returns (uint32) {
         for (uint256 i = 0; i < options.length; i++) {
             if (keccak256(options[i]) == keccak256(text)) return uint32(i);
@@ -297,16 +304,19 @@ contract MockInference is IMetisInference {
         revert NotAnOption(text);
     }
 
+    /// @dev What a conversation is known by.
     function _last(Message[] calldata messages) private pure returns (bytes memory) {
         return messages.length == 0 ? bytes("") : messages[messages.length - 1].content;
     }
 
+    /// @dev A conversation as one text.
     function _joined(Message[] calldata messages) private pure returns (bytes memory text) {
         for (uint256 i = 0; i < messages.length; i++) {
             text = bytes.concat(text, messages[i].content);
         }
     }
 
+    /// @dev A token for each byte.
     function _tokensOf(bytes memory text) private pure returns (uint32[] memory ids) {
         ids = new uint32[](text.length);
         for (uint256 i = 0; i < text.length; i++) {
@@ -314,6 +324,7 @@ contract MockInference is IMetisInference {
         }
     }
 
+    /// @dev A byte for each token.
     function _bytesOf(uint32[] calldata ids) private pure returns (bytes memory text) {
         text = new bytes(ids.length);
         for (uint256 i = 0; i < ids.length; i++) {
