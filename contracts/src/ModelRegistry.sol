@@ -25,6 +25,7 @@ contract ModelRegistry is IModelRegistry {
 
     /// @dev An announcement holds for so long.
     uint256 private constant COMMITMENT_AGE = 1 days;
+    uint256 private constant MAX_SHARE = 10_000;
     uint256 private constant MAX_LICENCE_BYTES = 128;
     uint256 private constant MAX_URI_BYTES = 512;
 
@@ -75,6 +76,8 @@ contract ModelRegistry is IModelRegistry {
         if (model == 0 || claims.weightsBytes == 0 || mebibytes > _maxModelMebibytes) {
             revert WrongSize(mebibytes, _maxModelMebibytes);
         }
+        // Without a share nobody could be paid, and calls with a price would fail.
+        if (terms.founderShare == 0 || terms.founderShare > MAX_SHARE) revert WrongShare(terms.founderShare);
         _checkText(terms.licence, 1, MAX_LICENCE_BYTES);
         _checkText(terms.uri, 0, MAX_URI_BYTES);
         uint256 bond = bondFor(mebibytes);

@@ -112,3 +112,25 @@ fn a_model_with_a_price_cannot_be_called_around_the_gateway() {
     let quote = abi::quoteCall { model: model.id, promptTokens: 4, maxNew: 4 };
     chain.ok(USER, INFERENCE_ADDRESS, NOTHING, &quote).unwrap();
 }
+
+#[test]
+fn a_founder_has_one_share_at_least_and_all_at_most() {
+    let mut chain = Economy::new(|_| {}).unwrap();
+    let model = chain.model(1).unwrap();
+    let salt = B256::repeat_byte(7);
+    let commitment = Registry::commitmentOfCall { model: model.id, author: AUTHOR, salt };
+    let commitment = chain.view(REGISTRY_ADDRESS, &commitment).unwrap();
+    chain.ok(AUTHOR, REGISTRY_ADDRESS, NOTHING, &Registry::commitCall { commitment }).unwrap();
+    chain.wait(1);
+    let register = |share: u16| Registry::registerCall {
+        model: model.id,
+        claims: model.claims.clone(),
+        terms: Registry::ModelTerms { founderShare: share, ..free() },
+        salt,
+    };
+    for share in [0, 10_001, u16::MAX] {
+        let wrong = Registry::WrongShare { share: U256::from(share) };
+        chain.reverts(AUTHOR, REGISTRY_ADDRESS, Economy::bond(), &register(share), &wrong).unwrap();
+    }
+    chain.ok(AUTHOR, REGISTRY_ADDRESS, Economy::bond(), &register(1)).unwrap();
+}
