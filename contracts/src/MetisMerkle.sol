@@ -7,39 +7,39 @@ import {IModelRegistry, Model} from "./interfaces/IModelRegistry.sol";
 /// @title Leaves of a model's files
 /// @notice Shows a contract what is in a model's bundle: 1,024 bytes of a file, and the hashes from there to the root that the model
 /// was registered with (docs/bundle.md, section 5).
-/// @dev Before a model is activated for the first time its roots are only what its owner says; activation compares them with the bundle.
+/// @dev Only of models that are active: their roots were compared with the bundle. Those of others are only what somebody says.
 library MetisMerkle {
     /// @notice Bytes of a leaf; the last of a file may be shorter.
     uint256 internal constant LEAF_BYTES = 1024;
 
-    /// @notice Whether a leaf is in `weights.safetensors` of a registered model.
+    /// @notice Whether a leaf is in `weights.safetensors` of an active model.
     /// @param model The model's id.
     /// @param index The leaf's place in the file.
     /// @param leaf Its bytes.
     /// @param siblings The proof.
-    /// @return Whether it is; never for a model that is not registered.
+    /// @return Whether it is; never for a model that is not active.
     function isInWeights(bytes32 model, uint256 index, bytes memory leaf, bytes32[] memory siblings)
         internal
         view
         returns (bool)
     {
         Model memory m = IModelRegistry(REGISTRY).modelOf(model);
-        return isLeaf(m.weightsRoot, m.weightsBytes, index, leaf, siblings);
+        return m.activeUntil != 0 && isLeaf(m.weightsRoot, m.weightsBytes, index, leaf, siblings);
     }
 
-    /// @notice Whether a leaf is in `tokenizer.json` of a registered model.
+    /// @notice Whether a leaf is in `tokenizer.json` of an active model.
     /// @param model The model's id.
     /// @param index The leaf's place in the file.
     /// @param leaf Its bytes.
     /// @param siblings The proof.
-    /// @return Whether it is; never for a model that is not registered.
+    /// @return Whether it is; never for a model that is not active.
     function isInTokenizer(bytes32 model, uint256 index, bytes memory leaf, bytes32[] memory siblings)
         internal
         view
         returns (bool)
     {
         Model memory m = IModelRegistry(REGISTRY).modelOf(model);
-        return isLeaf(m.tokenizerRoot, m.tokenizerBytes, index, leaf, siblings);
+        return m.activeUntil != 0 && isLeaf(m.tokenizerRoot, m.tokenizerBytes, index, leaf, siblings);
     }
 
     /// @notice Whether a leaf is in the file of a root.

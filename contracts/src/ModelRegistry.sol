@@ -69,7 +69,9 @@ contract ModelRegistry is IModelRegistry {
     {
         _useCommitment(commitmentOf(model, msg.sender, salt));
         Model storage m = _models[model];
-        if (m.status != ModelStatus.None) revert AlreadyRegistered(model);
+        // An id that was given up, bond and all, is free again. Else anybody could burn one for the price of gas.
+        bool isFree = m.status == ModelStatus.None || (m.status == ModelStatus.Retired && m.bond == 0);
+        if (!isFree) revert AlreadyRegistered(model);
         if (terms.parent != 0 && _models[terms.parent].status == ModelStatus.None) revert NotRegistered(terms.parent);
         uint256 mebibytes = mebibytesOf(claims);
         // The id 0 is the chain's default model.
@@ -96,6 +98,7 @@ contract ModelRegistry is IModelRegistry {
         m.grouped = claims.grouped;
         m.mebibytes = uint24(mebibytes);
         m.owner = msg.sender;
+        m.pendingOwner = address(0);
         m.maturesAt = uint40(block.timestamp) + _maturity;
         m.bond = uint96(bond);
         m.weightsBytes = claims.weightsBytes;

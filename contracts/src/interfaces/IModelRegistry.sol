@@ -188,7 +188,7 @@ interface IModelRegistry {
     /// @notice Nobody has registered this model.
     /// @param model The model.
     error NotRegistered(bytes32 model);
-    /// @notice Somebody has registered this model.
+    /// @notice Somebody has registered this model, and has not given it up with its bond.
     /// @param model The model.
     error AlreadyRegistered(bytes32 model);
     /// @notice Only for its owner.
@@ -294,7 +294,7 @@ interface IModelRegistry {
     /// @param model The model.
     function acceptOwnership(bytes32 model) external;
 
-    /// @notice Sends the bond of a retired model back to its owner.
+    /// @notice Sends the bond of a retired model back to its owner. From then on anybody can register it anew.
     /// @param model The model.
     function withdrawBond(bytes32 model) external;
 

@@ -3,7 +3,9 @@
 use alloy_primitives::{Address, B256, Bytes, U256};
 use metis_models::bundle::merkle;
 use metis_models::fixture::Fixture;
-use metis_tests::economy::{Economy, free, small_bundle};
+use metis_precompiles::REGISTRY_ADDRESS;
+use metis_tests::economy::{AUTHOR, Economy, free, small_bundle};
+use metisvm::contracts::Registry;
 
 use super::contracts::Leaves;
 use super::{NOTHING, deployed};
@@ -108,7 +110,11 @@ fn leaves_of_a_registered_model_are_found_by_its_id() {
         (chain.view(leaves, &of_weights).unwrap(), chain.view(leaves, &of_tokenizer).unwrap())
     };
     assert_eq!(accepted(&mut verifier.chain, 0), (false, false), "nobody has registered it");
-    verifier.chain.activate(&model, free()).unwrap();
+    verifier.chain.register(&model, free()).unwrap();
+    assert_eq!(accepted(&mut verifier.chain, 0), (false, false), "nobody has compared it with its bundle");
+    verifier.chain.wait(100);
+    let activate = Registry::activateCall { model: model.id, daysPaid: 1 };
+    verifier.chain.ok(AUTHOR, REGISTRY_ADDRESS, Economy::rent(1), &activate).unwrap();
     for index in [0, 1, tokenizer.len() / merkle::LEAF_BYTES] {
         assert_eq!(accepted(&mut verifier.chain, index), (true, true));
     }
