@@ -2,10 +2,11 @@
 pragma solidity ^0.8.24;
 
 import {ClassifierOracle} from "@metisvm/contracts/src/examples/ClassifierOracle.sol";
+import {NpcDialogue} from "@metisvm/contracts/src/examples/NpcDialogue.sol";
 import {MetisAI, Unfinished} from "@metisvm/contracts/src/MetisAI.sol";
 import {MockInference} from "@metisvm/contracts/src/mocks/MockInference.sol";
 import {MetisTest} from "@metisvm/contracts/src/mocks/MetisTest.sol";
-import {IMetisInference} from "@metisvm/contracts/src/interfaces/IMetisInference.sol";
+import {IMetisInference, Message} from "@metisvm/contracts/src/interfaces/IMetisInference.sol";
 import {Vm, VM} from "./Vm.sol";
 
 /// @title A contract under test: it stores what a model says a text is about
@@ -115,6 +116,41 @@ contract AskingTest is MetisTest {
         require(oracle.classify(0, "fresh fish") == 0);
         ClassifierOracle.Answer memory answer = oracle.answerOf(0, keccak256("fresh fish"));
         require(answer.label == 0 && answer.blockNumber == 77);
+    }
+
+    function test_a_conversation_is_known_by_its_last_message() public {
+        NpcDialogue npc = new NpcDialogue(0, "You sell fish.", 1, 16);
+        require(npc.form() == NpcDialogue.Form.ChatWithSystem, "the mock chats");
+        inference.mockText("Hello!", "Fish?");
+        inference.mockText("Which?", "Cod.");
+        Message[] memory history = new Message[](0);
+        bytes memory answer = npc.say(history, "Hello!");
+        require(keccak256(answer) == keccak256("Fish?"));
+        history = npc.remember(history, "Hello!", answer);
+        require(keccak256(npc.say(history, "Which?")) == keccak256("Cod."));
+
+        // Unless the test says that the model does not.
+        bytes memory refusal =
+            abi.encodeWithSelector(IMetisInference.NotSupported.selector, IMetisInference.tokenizeChat.selector);
+        inference.mockCallRevert(abi.encodePacked(IMetisInference.tokenizeChat.selector), refusal);
+        npc = new NpcDialogue(0, "You sell fish.", 1, 16);
+        require(npc.form() == NpcDialogue.Form.Transcript);
+        inference.mockText("You sell fish.\nPlayer: Hello!\nYou:", " Fish?");
+        require(keccak256(npc.say(new Message[](0), "Hello!")) == keccak256(" Fish?"));
+    }
+
+    function test_what_describes_a_model_needs_no_words() public {
+        require(MetisAI.modelInfo(0).modelId != 0 && MetisAI.modelInfo(bytes32(uint256(7))).modelId == bytes32(uint256(7)));
+        require(MetisAI.quote(0, 5, 5) > 0);
+        require(IMetisInference(address(inference)).verifyBundle(0));
+        require(IMetisInference(address(inference)).inferenceBaseFee() == 0);
+        uint32[] memory ids = MetisAI.tokenize(0, "hi");
+        inference.mockText("hi", "ho");
+        (uint32[] memory tokens,) = MetisAI.generateTokens(0, ids, 4, MetisAI.greedy(), new uint32[](0));
+        require(keccak256(MetisAI.detokenize(0, tokens)) == keccak256("ho"));
+        ids[1] = 256;
+        vm.expectRevert(abi.encodeWithSelector(IMetisInference.TokenOutOfRange.selector, 256, 256));
+        inference.detokenize(0, ids);
     }
 
     function testFuzz_tokens_are_bytes(bytes calldata text) public view {

@@ -40,6 +40,13 @@ contract PayingTest is MetisTest {
         require(OWNER.balance == 500);
     }
 
+    function test_the_registry_says_what_was_said() public view {
+        (uint256 perCall, uint256 perGas, uint256 class) = registry.billingOf(MODEL);
+        require(perCall == 500 && perGas == 0 && class == classId);
+        require(registry.isActive(MODEL) && registry.modelOf(MODEL).owner == OWNER);
+        require(!registry.isActive(0) && gateway.priceOf(0, 1_000) == 0);
+    }
+
     function test_a_price_above_the_cap_is_not_paid() public {
         registry.mockPrice(MODEL, 2_001, 0);
         vm.expectRevert(abi.encodeWithSelector(IInferenceGateway.PriceExceeded.selector, 2_001, 2_000));
