@@ -2,7 +2,7 @@
 # Compiles contracts/src into contracts/artifacts. The artefacts are committed, so that nothing else needs a Solidity compiler.
 #
 #   contracts/build.sh           write the artefacts
-#   contracts/build.sh --check   compile elsewhere and fail if the committed artefacts differ
+#   contracts/build.sh --check   compile elsewhere and fail if the committed artefacts differ, or something is not documented
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -27,7 +27,9 @@ if [ "${1-}" = --check ]; then
         echo "contracts/artifacts is not what contracts/src compiles to; run contracts/build.sh and commit the result" >&2
         exit 1
     fi
-    echo "artefacts are up to date"
+    node compile.js --input "$fresh/input"
+    node natspec.js "$fresh/input"
+    echo "artefacts are up to date, and everything in src is documented"
 else
     rm -rf artifacts
     mkdir artifacts

@@ -20,6 +20,7 @@ import {IModelShares} from "./interfaces/IModelShares.sol";
 contract DataAnchoringToken is IModelShares, IERC165, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
 
+    /// @notice A class: assets whose tokens share one revenue.
     struct Class {
         // What a settlement reads, in one slot.
         uint64 epoch;
@@ -43,6 +44,7 @@ contract DataAnchoringToken is IModelShares, IERC165, ReentrancyGuardTransient {
         mapping(address asset => Revenue) revenue;
     }
 
+    /// @notice What a class has earned in one asset.
     struct Revenue {
         /// @dev What one share has earned, times `SCALE`.
         uint192 index;
@@ -57,6 +59,7 @@ contract DataAnchoringToken is IModelShares, IERC165, ReentrancyGuardTransient {
         uint64 epoch;
     }
 
+    /// @notice A token of a class.
     struct Token {
         address owner;
         uint64 expireAt;
@@ -326,11 +329,13 @@ contract DataAnchoringToken is IModelShares, IERC165, ReentrancyGuardTransient {
             || id == type(IModelShares).interfaceId;
     }
 
+    /// @dev Only the registry makes and moves classes of models.
     modifier onlyRegistry() {
         if (msg.sender != REGISTRY) revert NotRegistry(msg.sender);
         _;
     }
 
+    /// @dev A class begins in epoch 1, so 0 stands for none.
     function _create(
         address controller,
         string calldata metadataURI,
@@ -350,12 +355,14 @@ contract DataAnchoringToken is IModelShares, IERC165, ReentrancyGuardTransient {
         _setController(classId, c, controller);
     }
 
+    /// @dev A class always has one.
     function _setController(uint256 classId, Class storage c, address controller) private {
         if (controller == address(0)) revert NotController(classId, controller);
         c.controller = controller;
         emit ControllerChanged(classId, controller);
     }
 
+    /// @dev Shares count from the next epoch on; a token without any needs none.
     function _mint(uint256 classId, Class storage c, address to, uint256 value, uint256 shareRatio, uint64 expireAt)
         private
         returns (uint256 tokenId)
@@ -424,6 +431,7 @@ contract DataAnchoringToken is IModelShares, IERC165, ReentrancyGuardTransient {
         _note(epoch, c.revenue[address(0)]);
     }
 
+    /// @dev Money is here already. What no share can have is refused.
     function _settle(uint256 classId, address asset, uint256 amount) private {
         if (amount == 0) revert NothingToSettle();
         Class storage c = _class(classId);
@@ -474,6 +482,7 @@ contract DataAnchoringToken is IModelShares, IERC165, ReentrancyGuardTransient {
         amount = token.shareRatio * (end - start) / SCALE;
     }
 
+    /// @dev Says it once.
     function _observe(uint256 tokenId, Token storage token) private {
         if (token.expirySeen || !_isExpired(token)) return;
         token.expirySeen = true;
@@ -481,34 +490,41 @@ contract DataAnchoringToken is IModelShares, IERC165, ReentrancyGuardTransient {
         emit Expired(tokenId);
     }
 
+    /// @dev The class, which must exist.
     function _class(uint256 classId) private view returns (Class storage c) {
         c = _classes[classId];
         if (c.epoch == 0) revert UnknownClass(classId);
     }
 
+    /// @dev The class, which must be the caller's to control.
     function _controlled(uint256 classId) private view returns (Class storage c) {
         c = _class(classId);
         if (c.controller != msg.sender) revert NotController(classId, msg.sender);
     }
 
+    /// @dev The token, which must exist; a meter does not.
     function _known(uint256 tokenId) private view returns (Token storage token) {
         token = _tokens[tokenId];
         if (token.owner == address(0)) revert UnknownToken(tokenId);
     }
 
+    /// @dev The token, which must not have expired.
     function _usable(uint256 tokenId) private view returns (Token storage token) {
         token = _known(tokenId);
         if (_isExpired(token)) revert TokenExpired(tokenId, token.expireAt);
     }
 
+    /// @dev The second in which a token expires is its last.
     function _isExpired(Token storage token) private view returns (bool) {
         return token.expireAt != 0 && block.timestamp > token.expireAt;
     }
 
+    /// @dev Number 0 of a class that exists.
     function _isMeter(uint256 tokenId) private view returns (bool) {
         return uint64(tokenId) == 0 && _classes[classOf(tokenId)].epoch != 0;
     }
 
+    /// @dev Whether the caller is the owner, or an operator of theirs for the class.
     function _isAuthorised(uint256 tokenId, address owner) private view returns (bool) {
         return msg.sender == owner || _approved[owner][classOf(tokenId)][msg.sender];
     }

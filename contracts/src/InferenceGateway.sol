@@ -26,6 +26,7 @@ contract InferenceGateway is IInferenceGateway, EIP712, ReentrancyGuardTransient
     /// @dev A bit for each number, so that authorizations need no order.
     mapping(address signer => mapping(uint256 word => uint256 bits)) private _nonces;
 
+    /// @dev The domain of what is signed here.
     constructor() EIP712("MetisVM InferenceGateway", "1") {}
 
     /// @inheritdoc IInferenceGateway
@@ -172,6 +173,7 @@ contract InferenceGateway is IInferenceGateway, EIP712, ReentrancyGuardTransient
         IModelShares(SHARES).settleRevenueETH{value: price}(classId);
     }
 
+    /// @dev Takes a call's gas from the quota of a token of the payer's.
     function _payWithQuota(bytes32 model, address payer, uint256 tokenId, uint256 gasUsed) private {
         (,, uint256 classId) = IModelRegistry(REGISTRY).billingOf(model);
         if (IModelShares(SHARES).ownerOf(tokenId) != payer) revert NotTokenOwner(tokenId, payer);
@@ -180,6 +182,7 @@ contract InferenceGateway is IInferenceGateway, EIP712, ReentrancyGuardTransient
         IModelShares(SHARES).recordUsage(tokenId, METRIC, gasUsed);
     }
 
+    /// @dev A number holds once.
     function _useNonce(address signer, uint256 nonce) private {
         uint256 bit = 1 << (nonce & 0xff);
         uint256 used = _nonces[signer][nonce >> 8];
@@ -188,6 +191,7 @@ contract InferenceGateway is IInferenceGateway, EIP712, ReentrancyGuardTransient
         emit NonceUsed(signer, nonce);
     }
 
+    /// @dev Whoever cannot take money back gets an error, and nothing has happened.
     function _send(address to, uint256 amount) private {
         (bool sent,) = to.call{value: amount}("");
         if (!sent) revert TransferFailed(to, amount);

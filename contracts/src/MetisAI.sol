@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.24;
 
+import {INFERENCE} from "./MetisAddresses.sol";
 import {Constraint, Finish, IMetisInference, Message, ModelInfo, Role, Sampling} from "./interfaces/IMetisInference.sol";
 
 /// @notice The answer of `MetisAI.generate`.
@@ -16,10 +17,11 @@ struct GenerateResult {
     Finish finish;
 }
 
-/// @notice This chain has no inference precompile.
+/// @notice This chain has no inference precompile, or no gateway.
 error MetisUnavailable();
 
 /// @notice The answer was cut off before it had the form that was asked for.
+/// @param text What there is of it.
 error Unfinished(bytes text);
 
 /// @title MetisAI
@@ -27,9 +29,10 @@ error Unfinished(bytes text);
 /// @dev Each function is one STATICCALL to the inference precompile, so all of them also work in views and constructors.
 /// What the precompile reverts with (`IMetisInference.UnknownModel`, `PromptTooLong`, ...) reaches the caller unchanged.
 /// All gas that is left is offered and the unused part comes back; `quote` says in advance what a call costs at most.
+/// Models with a price revert with `PaymentRequired` here: `MetisPaid` asks those.
 library MetisAI {
     /// @notice Where the precompile is.
-    address internal constant PRECOMPILE = 0x000000000000000000000000000000000000A100;
+    address internal constant PRECOMPILE = INFERENCE;
 
     /// @notice Stands for the chain's default model.
     bytes32 internal constant DEFAULT_MODEL = bytes32(0);
@@ -48,19 +51,14 @@ library MetisAI {
     /// @param pattern What the answer must match, such as `yes|no` or `-?[0-9]{1,6}`.
     /// @return text The answer.
     function ask(bytes memory prompt, uint32 maxNew, bytes memory pattern) internal view returns (bytes memory text) {
-        GenerateResult memory result = generateConstrained(DEFAULT_MODEL, prompt, maxNew, greedy(), matching(pattern));
-        if (result.finish == Finish.Length) revert Unfinished(result.text);
-        return result.text;
+        return wholeText(generateConstrained(DEFAULT_MODEL, prompt, maxNew, greedy(), matching(pattern)));
     }
 
     /// @notice Asks the default model for `yes` or `no`.
     /// @param prompt The question.
     /// @return yes Whether the answer is `yes`.
     function askYesNo(bytes memory prompt) internal view returns (bool yes) {
-        bytes[] memory options = new bytes[](2);
-        options[0] = "no";
-        options[1] = "yes";
-        return choose(prompt, options) == 1;
+        return choose(prompt, noOrYes()) == 1;
     }
 
     /// @notice Asks the default model for a whole number, greedily.
@@ -68,15 +66,7 @@ library MetisAI {
     /// @param digits Most digits, 1 to 77.
     /// @return number The number.
     function askNumber(bytes memory prompt, uint8 digits) internal view returns (uint256 number) {
-        if (digits == 0 || digits > 77) revert IMetisInference.BadConstraint(0);
-        bytes memory more = abi.encodePacked(bytes1(48 + (digits - 1) / 10), bytes1(48 + (digits - 1) % 10));
-        if (more[0] == "0") more = abi.encodePacked(more[1]);
-        // One digit has no more of them: a repetition is at least once.
-        bytes memory pattern = digits == 1 ? bytes("[0-9]") : abi.encodePacked("0|[1-9][0-9]{0,", more, "}");
-        bytes memory text = ask(prompt, digits, pattern);
-        for (uint256 i = 0; i < text.length; i++) {
-            number = number * 10 + uint8(text[i]) - 48;
-        }
+        return numberIn(ask(prompt, digits, wholeNumber(digits)));
     }
 
     /// @notice The option that the default model continues a prompt with, greedily.
@@ -114,9 +104,7 @@ library MetisAI {
         Sampling memory s,
         uint32[] memory stopIds
     ) internal view returns (GenerateResult memory result) {
-        bytes memory answer = _call(abi.encodeCall(IMetisInference.generate, (model, prompt, maxNew, s, stopIds)));
-        (result.text, result.tokens, result.promptTokens, result.finish) =
-            abi.decode(answer, (bytes, uint32[], uint32, Finish));
+        return toResult(_call(abi.encodeCall(IMetisInference.generate, (model, prompt, maxNew, s, stopIds))));
     }
 
     /// @notice No form: any answer.
@@ -137,6 +125,45 @@ library MetisAI {
         c.options = options;
     }
 
+    /// @notice The options `no` and `yes`, in this order.
+    /// @return options The options.
+    function noOrYes() internal pure returns (bytes[] memory options) {
+        options = new bytes[](2);
+        options[0] = "no";
+        options[1] = "yes";
+    }
+
+    /// @notice A pattern: a whole number without needless zeros in front. Its longest match has `digits` bytes.
+    /// @param digits Most digits, 1 to 77, so that the number fits into 256 bits.
+    /// @return pattern The pattern.
+    function wholeNumber(uint8 digits) internal pure returns (bytes memory pattern) {
+        if (digits == 0 || digits > 77) revert IMetisInference.BadConstraint(0);
+        // One digit has no more of them: a repetition is at least once.
+        if (digits == 1) return "[0-9]";
+        uint8 more = digits - 1;
+        bytes memory count = more < 10
+            ? abi.encodePacked(bytes1(48 + more))
+            : abi.encodePacked(bytes1(48 + more / 10), bytes1(48 + more % 10));
+        return abi.encodePacked("0|[1-9][0-9]{0,", count, "}");
+    }
+
+    /// @notice The number that an answer of the form `wholeNumber` stands for.
+    /// @param text The answer: digits and nothing else.
+    /// @return number The number.
+    function numberIn(bytes memory text) internal pure returns (uint256 number) {
+        for (uint256 i = 0; i < text.length; i++) {
+            number = number * 10 + uint8(text[i]) - 48;
+        }
+    }
+
+    /// @notice The text of an answer that has the form that was asked for; reverts with `Unfinished` if it was cut off.
+    /// @param result The answer.
+    /// @return text Its text.
+    function wholeText(GenerateResult memory result) internal pure returns (bytes memory text) {
+        if (result.finish == Finish.Length) revert Unfinished(result.text);
+        return result.text;
+    }
+
     /// @notice Continues a text with an answer of a given form.
     /// @param model The model's id, or 0 for the chain's default model.
     /// @param prompt The text to continue.
@@ -151,9 +178,7 @@ library MetisAI {
         Sampling memory s,
         Constraint memory c
     ) internal view returns (GenerateResult memory result) {
-        bytes memory answer = _call(abi.encodeCall(IMetisInference.generateConstrained, (model, prompt, maxNew, s, c)));
-        (result.text, result.tokens, result.promptTokens, result.finish) =
-            abi.decode(answer, (bytes, uint32[], uint32, Finish));
+        return toResult(_call(abi.encodeCall(IMetisInference.generateConstrained, (model, prompt, maxNew, s, c))));
     }
 
     /// @notice Continues a text with one of some options.
@@ -202,9 +227,7 @@ library MetisAI {
         Sampling memory s,
         Constraint memory c
     ) internal view returns (GenerateResult memory result) {
-        bytes memory answer = _call(abi.encodeCall(IMetisInference.generateChat, (model, messages, maxNew, s, c)));
-        (result.text, result.tokens, result.promptTokens, result.finish) =
-            abi.decode(answer, (bytes, uint32[], uint32, Finish));
+        return toResult(_call(abi.encodeCall(IMetisInference.generateChat, (model, messages, maxNew, s, c))));
     }
 
     /// @notice The tokens of a conversation, up to where the answer begins.
@@ -299,6 +322,14 @@ library MetisAI {
     /// @return gas The gas.
     function quote(bytes32 model, uint32 promptTokens, uint32 maxNew) internal view returns (uint64 gas) {
         return abi.decode(_call(abi.encodeCall(IMetisInference.quote, (model, promptTokens, maxNew))), (uint64));
+    }
+
+    /// @notice Reads what the precompile returns for `generate`, `generateConstrained` and `generateChat`.
+    /// @param answer What it returned.
+    /// @return result The answer.
+    function toResult(bytes memory answer) internal pure returns (GenerateResult memory result) {
+        (result.text, result.tokens, result.promptTokens, result.finish) =
+            abi.decode(answer, (bytes, uint32[], uint32, Finish));
     }
 
     /// @dev A STATICCALL that passes on what the precompile reverts with. No function of the precompile answers with nothing,

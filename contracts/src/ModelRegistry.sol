@@ -25,6 +25,7 @@ contract ModelRegistry is IModelRegistry {
 
     /// @dev An announcement holds for so long.
     uint256 private constant COMMITMENT_AGE = 1 days;
+    uint256 private constant MAX_SHARE = 10_000;
     uint256 private constant MAX_LICENCE_BYTES = 128;
     uint256 private constant MAX_URI_BYTES = 512;
 
@@ -68,14 +69,17 @@ contract ModelRegistry is IModelRegistry {
     {
         _useCommitment(commitmentOf(model, msg.sender, salt));
         Model storage m = _models[model];
-        if (m.status != ModelStatus.None) revert AlreadyRegistered(model);
+        // An id that was given up, bond and all, is free again. Else anybody could burn one for the price of gas.
+        bool isFree = m.status == ModelStatus.None || (m.status == ModelStatus.Retired && m.bond == 0);
+        if (!isFree) revert AlreadyRegistered(model);
         if (terms.parent != 0 && _models[terms.parent].status == ModelStatus.None) revert NotRegistered(terms.parent);
         uint256 mebibytes = mebibytesOf(claims);
         // The id 0 is the chain's default model.
         if (model == 0 || claims.weightsBytes == 0 || mebibytes > _maxModelMebibytes) {
             revert WrongSize(mebibytes, _maxModelMebibytes);
         }
-        if (terms.founderShare == 0 || terms.founderShare > 10_000) revert WrongShare(terms.founderShare);
+        // Without a share nobody could be paid, and calls with a price would fail.
+        if (terms.founderShare == 0 || terms.founderShare > MAX_SHARE) revert WrongShare(terms.founderShare);
         _checkText(terms.licence, 1, MAX_LICENCE_BYTES);
         _checkText(terms.uri, 0, MAX_URI_BYTES);
         uint256 bond = bondFor(mebibytes);
@@ -94,6 +98,7 @@ contract ModelRegistry is IModelRegistry {
         m.grouped = claims.grouped;
         m.mebibytes = uint24(mebibytes);
         m.owner = msg.sender;
+        m.pendingOwner = address(0);
         m.maturesAt = uint40(block.timestamp) + _maturity;
         m.bond = uint96(bond);
         m.weightsBytes = claims.weightsBytes;
@@ -140,7 +145,13 @@ contract ModelRegistry is IModelRegistry {
         if (block.timestamp < m.activeUntil) revert RentPaid(model, m.activeUntil);
         residentMebibytes -= m.mebibytes;
         m.activeUntil = 0;
-        m.status = status == ModelStatus.Active ? ModelStatus.Pending : ModelStatus.Retired;
+        if (status == ModelStatus.Active) {
+            m.status = ModelStatus.Pending;
+            // Validators may let go of it now, and need as long as at first to get it again.
+            m.maturesAt = uint40(block.timestamp) + _maturity;
+        } else {
+            m.status = ModelStatus.Retired;
+        }
         emit Evicted(model);
     }
 
@@ -253,11 +264,13 @@ contract ModelRegistry is IModelRegistry {
         });
     }
 
+    /// @dev The model, which must be registered.
     function _known(bytes32 model) private view returns (Model storage m) {
         m = _models[model];
         if (m.status == ModelStatus.None) revert NotRegistered(model);
     }
 
+    /// @dev The model, which must be the caller's.
     function _owned(bytes32 model) private view returns (Model storage m) {
         m = _known(model);
         if (m.owner != msg.sender) revert NotModelOwner(model, msg.sender);
@@ -272,6 +285,7 @@ contract ModelRegistry is IModelRegistry {
         delete _commitments[commitment];
     }
 
+    /// @dev Takes the rent of so many days from `from` on, which must have been sent along exactly.
     function _payRent(Model storage m, uint16 daysPaid, uint256 from) private {
         uint256 until = from + uint256(daysPaid) * 1 days;
         if (daysPaid == 0 || until > block.timestamp + uint256(_maxRentDays) * 1 days) {
@@ -283,11 +297,13 @@ contract ModelRegistry is IModelRegistry {
         m.activeUntil = uint64(until);
     }
 
+    /// @dev Texts are kept, or in events, at the cost of everybody.
     function _checkText(string calldata text, uint256 min, uint256 max) private pure {
         uint256 length = bytes(text).length;
         if (length < min || length > max) revert WrongText(length, max);
     }
 
+    /// @dev Whoever cannot take money back gets an error, and nothing has happened.
     function _send(address to, uint256 amount) private {
         (bool sent,) = to.call{value: amount}("");
         if (!sent) revert TransferFailed(to, amount);

@@ -6,6 +6,7 @@ use alloy_primitives::{Address, B256, Bytes, U256, address};
 use alloy_sol_types::{SolCall, SolError};
 use anyhow::{Context, bail, ensure};
 use metis_models::Bundle;
+use metis_models::bundle::BundleParts;
 use metis_models::engine::{BackendChoice, Processor};
 use metis_models::fixture::Fixture;
 use metis_precompiles::costs::ModelCosts;
@@ -85,11 +86,15 @@ pub fn priced(per_call: u64, per_gas: u64) -> Registry::ModelTerms {
 
 /// Makes the bundle of a small random model in `folder`, under its id.
 pub fn small_model(folder: &Path, seed: u64) -> anyhow::Result<B256> {
-    let checkpoint = tempfile::tempdir()?;
-    let parts = Fixture { seed, ..Fixture::default() }.bundle(checkpoint.path())?;
+    let parts = small_bundle(Fixture { seed, ..Fixture::default() })?;
     let id = parts.id();
     parts.write(&folder.join(id.to_string()))?;
     Ok(id)
+}
+
+/// The bundle of a small random model.
+pub fn small_bundle(fixture: Fixture) -> anyhow::Result<BundleParts> {
+    Ok(fixture.bundle(tempfile::tempdir()?.path())?)
 }
 
 impl Economy {
@@ -108,7 +113,13 @@ impl Economy {
 
     /// A small random model in the chain's folder.
     pub fn model(&self, seed: u64) -> anyhow::Result<Unregistered> {
-        let id = small_model(self.folder.path(), seed)?;
+        self.publish(&small_bundle(Fixture { seed, ..Fixture::default() })?)
+    }
+
+    /// A model in the chain's folder.
+    pub fn publish(&self, parts: &BundleParts) -> anyhow::Result<Unregistered> {
+        let id = parts.id();
+        parts.write(&self.folder.path().join(id.to_string()))?;
         let bundle = Bundle::open(self.folder.path().join(id.to_string()))?;
         let costs = ModelCosts::of(bundle.manifest(), &bundle.tokenizer()?)?;
         Ok(Unregistered { id, claims: (&Claims::of(bundle.manifest(), &costs)).into() })
@@ -124,6 +135,18 @@ impl Economy {
         let block = self.vm.config().block.clone();
         let (number, timestamp) = (block.number + 1, block.timestamp + seconds);
         self.vm.set_block(BlockInfo { number, timestamp, ..block });
+    }
+
+    /// Deploys a contract with constructor arguments that are encoded.
+    pub fn deploy(
+        &mut self,
+        from: Address,
+        value: U256,
+        code: &[u8],
+        arguments: &[u8],
+    ) -> anyhow::Result<Outcome> {
+        let create = Transaction::create(from, [code, arguments].concat()).with_value(value);
+        Ok(self.vm.transact(&create)?)
     }
 
     /// Sends a transaction.

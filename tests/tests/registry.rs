@@ -51,6 +51,11 @@ fn a_model_lives_from_registration_to_retirement() {
     chain.ok(STRANGER, REGISTRY_ADDRESS, NOTHING, &evict).unwrap();
     assert_eq!(chain.view(REGISTRY_ADDRESS, &Registry::residentMebibytesCall {}).unwrap(), NOTHING);
 
+    // Validators may have let go of it, so it matures again.
+    let matures = U256::from(chain.time() + 100);
+    let early = Registry::NotMature { model: id, maturesAt: matures };
+    chain.reverts(AUTHOR, REGISTRY_ADDRESS, Economy::rent(1), &activate, &early).unwrap();
+    chain.wait(100);
     chain.ok(AUTHOR, REGISTRY_ADDRESS, Economy::rent(1), &activate).unwrap();
     chain
         .ok(USER, REGISTRY_ADDRESS, Economy::rent(2), &Registry::extendCall { model: id, daysPaid: 2 })
@@ -455,4 +460,64 @@ fn looking_a_model_up_costs_what_reading_storage_costs() {
     let calldata = (32 - zeros) * 12;
     let (default, registered) = (gas(&mut chain, info(B256::ZERO)), gas(&mut chain, info(model.id)));
     assert_eq!(registered - default, LOOK_UP_GAS.0 + calldata);
+}
+
+#[test]
+fn a_founder_has_one_share_at_least_and_all_at_most() {
+    let mut chain = Economy::new(|_| {}).unwrap();
+    let model = chain.model(1).unwrap();
+    let salt = B256::repeat_byte(7);
+    let commitment = Registry::commitmentOfCall { model: model.id, author: AUTHOR, salt };
+    let commitment = chain.view(REGISTRY_ADDRESS, &commitment).unwrap();
+    chain.ok(AUTHOR, REGISTRY_ADDRESS, NOTHING, &Registry::commitCall { commitment }).unwrap();
+    chain.wait(1);
+    let register = |share: u16| Registry::registerCall {
+        model: model.id,
+        claims: model.claims.clone(),
+        terms: Registry::ModelTerms { founderShare: share, ..free() },
+        salt,
+    };
+    for share in [0, 10_001, u16::MAX] {
+        let wrong = Registry::WrongShare { share: U256::from(share) };
+        chain.reverts(AUTHOR, REGISTRY_ADDRESS, Economy::bond(), &register(share), &wrong).unwrap();
+    }
+    chain.ok(AUTHOR, REGISTRY_ADDRESS, Economy::bond(), &register(1)).unwrap();
+}
+
+#[test]
+fn an_id_that_was_given_up_with_its_bond_is_free_again() {
+    let mut chain = Economy::new(|_| {}).unwrap();
+    let model = chain.model(1).unwrap();
+    let id = model.id;
+    chain.register(&model, free()).unwrap();
+    let heir = Registry::transferOwnershipCall { model: id, to: STRANGER };
+    chain.ok(AUTHOR, REGISTRY_ADDRESS, NOTHING, &heir).unwrap();
+    chain.ok(AUTHOR, REGISTRY_ADDRESS, NOTHING, &Registry::deprecateCall { model: id }).unwrap();
+
+    let salt = B256::repeat_byte(8);
+    let commitment = Registry::commitmentOfCall { model: id, author: USER, salt };
+    let commitment = chain.view(REGISTRY_ADDRESS, &commitment).unwrap();
+    chain.ok(USER, REGISTRY_ADDRESS, NOTHING, &Registry::commitCall { commitment }).unwrap();
+    chain.wait(1);
+    let claims = model.claims.clone();
+    let register = Registry::registerCall { model: id, claims, terms: free(), salt };
+    let taken = Registry::AlreadyRegistered { model: id };
+    chain.reverts(USER, REGISTRY_ADDRESS, Economy::bond(), &register, &taken).unwrap();
+    chain.ok(AUTHOR, REGISTRY_ADDRESS, NOTHING, &Registry::withdrawBondCall { model: id }).unwrap();
+    let (_, class) = chain.ok(USER, REGISTRY_ADDRESS, Economy::bond(), &register).unwrap();
+    assert_eq!(class, U256::from(2), "its earlier owner keeps the earlier shares");
+
+    // Nothing of its earlier life holds.
+    let accept = Registry::acceptOwnershipCall { model: id };
+    let not_pending = Registry::NotPendingOwner { model: id, caller: STRANGER };
+    chain.reverts(STRANGER, REGISTRY_ADDRESS, NOTHING, &accept, &not_pending).unwrap();
+    let not_owner = Registry::NotModelOwner { model: id, caller: AUTHOR };
+    let deprecate = Registry::deprecateCall { model: id };
+    chain.reverts(AUTHOR, REGISTRY_ADDRESS, NOTHING, &deprecate, &not_owner).unwrap();
+    let activate = Registry::activateCall { model: id, daysPaid: 1 };
+    let early = Registry::NotMature { model: id, maturesAt: U256::from(chain.time() + 100) };
+    chain.reverts(USER, REGISTRY_ADDRESS, Economy::rent(1), &activate, &early).unwrap();
+    chain.wait(100);
+    chain.ok(USER, REGISTRY_ADDRESS, Economy::rent(1), &activate).unwrap();
+    chain.ok(STRANGER, INFERENCE_ADDRESS, NOTHING, &generate(id)).unwrap();
 }

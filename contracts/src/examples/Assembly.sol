@@ -16,8 +16,15 @@ contract Assembly {
     }
 
     /// @notice A member spoke on a proposal.
+    /// @param member Who.
+    /// @param proposal On what.
+    /// @param stance What their words were taken for.
+    /// @param words What they said.
     event Spoken(address indexed member, uint256 indexed proposal, Stance stance, string words);
     /// @notice A member pledged an amount.
+    /// @param member Who.
+    /// @param amount The number in them.
+    /// @param words What they said.
     event Pledged(address indexed member, uint256 amount, string words);
 
     /// @notice How many members took each stance, by proposal.

@@ -6,6 +6,7 @@ pragma solidity ^0.8.24;
 /// parted by exactly one space, numbers have one spelling.
 library Command {
     /// @notice Not a plain decimal above zero with at most 18 decimals.
+    /// @param amount The word.
     error BadAmount(string amount);
 
     /// @dev Whole digits of an amount, so that it fits into 256 bits with 18 decimals.
@@ -76,10 +77,12 @@ library Command {
         return keccak256(bytes(a)) == keccak256(bytes(b));
     }
 
+    /// @dev ASCII only.
     function _isDigit(bytes1 c) private pure returns (bool) {
         return c >= "0" && c <= "9";
     }
 
+    /// @dev The bytes from `start` to before `end`.
     function _slice(bytes memory text, uint256 start, uint256 end) private pure returns (bytes memory part) {
         part = new bytes(end - start);
         for (uint256 i = 0; i < part.length; i++) part[i] = text[start + i];

@@ -19,16 +19,21 @@ contract IntentWallet {
     /// @notice The model says that the instruction is not one for a wallet.
     error NotAnInstruction();
     /// @notice The model's text is not a command, or it did not come to its end.
+    /// @param text The model's text.
     error UnknownCommand(bytes text);
     /// @notice No token is registered under this symbol.
+    /// @param symbol The symbol.
     error UnknownToken(string symbol);
     /// @notice Nobody in the address book has this name.
+    /// @param name The name.
     error UnknownContact(string name);
     /// @notice Only for the owner.
     error NotOwner();
     /// @notice The command needs an exchange, a staking place or a governor that the owner has not set.
+    /// @param verb The command's first word.
     error NoService(string verb);
     /// @notice A token did not move.
+    /// @param token The token.
     error TransferFailed(IERC20 token);
 
     /// @notice An instruction was executed.
@@ -53,6 +58,7 @@ contract IntentWallet {
     /// @notice Where `vote` goes.
     TestGovernor public governor;
 
+    /// @dev Nobody else is obeyed.
     modifier onlyOwner() {
         if (msg.sender != owner) revert NotOwner();
         _;
@@ -76,16 +82,23 @@ contract IntentWallet {
     }
 
     /// @notice Registers a token; the zero address removes it.
+    /// @param symbol Its symbol.
+    /// @param token The token.
     function setToken(string calldata symbol, IERC20 token) external onlyOwner {
         tokens[symbol] = token;
     }
 
     /// @notice Writes into the address book; the zero address removes a name.
+    /// @param name The name.
+    /// @param account Whose name it is.
     function setContact(string calldata name, address account) external onlyOwner {
         contacts[name] = account;
     }
 
     /// @notice Sets where `swap`, `stake`, `unstake` and `vote` go.
+    /// @param exchange_ Where `swap` goes.
+    /// @param staking_ Where `stake` and `unstake` go.
+    /// @param governor_ Where `vote` goes.
     function setServices(TestExchange exchange_, TestStaking staking_, TestGovernor governor_) external onlyOwner {
         exchange = exchange_;
         staking = staking_;
@@ -93,10 +106,13 @@ contract IntentWallet {
     }
 
     /// @notice Takes tokens out without asking the model.
+    /// @param token The token.
+    /// @param amount How many, in smallest units.
     function withdraw(IERC20 token, uint256 amount) external onlyOwner {
         _transfer(token, owner, amount);
     }
 
+    /// @dev The command that the model makes of an instruction.
     function _translate(string calldata instruction) private view returns (GenerateResult memory answer) {
         answer = MetisAI.generate(
             MetisAI.DEFAULT_MODEL, bytes(instruction), MAX_NEW_TOKENS, MetisAI.greedy(), new uint32[](0)
@@ -128,39 +144,48 @@ contract IntentWallet {
         }
     }
 
+    /// @dev Tokens that say they did not move.
     function _transfer(IERC20 token, address to, uint256 amount) private {
         if (!token.transfer(to, amount)) revert TransferFailed(token);
     }
 
+    /// @dev The exchange may take this amount, and no more.
     function _swap(IERC20 tokenIn, uint256 amount, IERC20 tokenOut) private {
         if (address(exchange) == address(0)) revert NoService("swap");
         if (!tokenIn.approve(address(exchange), amount)) revert TransferFailed(tokenIn);
         exchange.swap(tokenIn, amount, tokenOut);
     }
 
+    /// @dev The staking place may take this amount, and no more.
     function _stake(IERC20 token, uint256 amount) private {
         if (address(staking) == address(0)) revert NoService("stake");
         if (!token.approve(address(staking), amount)) revert TransferFailed(token);
         staking.stake(token, amount);
     }
 
+    /// @dev A number has one spelling.
     function _vote(string memory choice, string memory proposal, bytes memory text) private {
         if (address(governor) == address(0)) revert NoService("vote");
         (bool valid, uint256 number) = Command.parseNumber(proposal);
         if (!valid) revert UnknownCommand(text);
-        TestGovernor.Support support;
-        if (Command.same(choice, "yes")) support = TestGovernor.Support.For;
-        else if (Command.same(choice, "no")) support = TestGovernor.Support.Against;
-        else if (Command.same(choice, "abstain")) support = TestGovernor.Support.Abstain;
-        else revert UnknownCommand(text);
-        governor.castVote(number, support);
+        governor.castVote(number, _support(choice, text));
     }
 
+    /// @dev The vote that a word stands for.
+    function _support(string memory choice, bytes memory text) private pure returns (TestGovernor.Support) {
+        if (Command.same(choice, "yes")) return TestGovernor.Support.For;
+        if (Command.same(choice, "no")) return TestGovernor.Support.Against;
+        if (Command.same(choice, "abstain")) return TestGovernor.Support.Abstain;
+        revert UnknownCommand(text);
+    }
+
+    /// @dev The token of a symbol, which the owner must have registered.
     function _token(string memory symbol) private view returns (IERC20 token) {
         token = tokens[symbol];
         if (address(token) == address(0)) revert UnknownToken(symbol);
     }
 
+    /// @dev The account of a name, which must be in the address book.
     function _contact(string memory name) private view returns (address account) {
         account = contacts[name];
         if (account == address(0)) revert UnknownContact(name);

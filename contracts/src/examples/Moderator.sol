@@ -17,8 +17,12 @@ contract Moderator {
     error NotOwner();
 
     /// @notice A post was accepted.
+    /// @param id Its place in `posts`.
+    /// @param author Who wrote it.
+    /// @param text The text.
     event Posted(uint256 indexed id, address indexed author, string text);
     /// @notice The owner set the margin.
+    /// @param marginQ16 The margin.
     event MarginSet(int64 marginQ16);
 
     /// @notice An accepted post.

@@ -11,9 +11,14 @@ contract TestGovernor {
     }
 
     /// @notice This address has voted on this proposal.
+    /// @param voter Who.
+    /// @param proposal On what.
     error AlreadyVoted(address voter, uint256 proposal);
 
     /// @notice A vote was cast.
+    /// @param voter Who.
+    /// @param proposal On what.
+    /// @param support How.
     event VoteCast(address indexed voter, uint256 indexed proposal, Support support);
 
     /// @notice Whether an address has voted.
@@ -22,6 +27,8 @@ contract TestGovernor {
     mapping(uint256 proposal => mapping(Support support => uint256)) public votes;
 
     /// @notice Casts the caller's vote.
+    /// @param proposal On what.
+    /// @param support How.
     function castVote(uint256 proposal, Support support) external {
         if (hasVoted[proposal][msg.sender]) revert AlreadyVoted(msg.sender, proposal);
         hasVoted[proposal][msg.sender] = true;

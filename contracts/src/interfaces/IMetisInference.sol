@@ -89,38 +89,57 @@ struct ModelInfo {
 /// UTF-8 character. A function that is out of gas for the worst case of its arguments runs no model at all.
 interface IMetisInference {
     /// @notice No model with this id is registered.
+    /// @param model The model.
     error UnknownModel(bytes32 model);
     /// @notice The model is registered, but not active at this block.
+    /// @param model The model.
     error ModelNotActive(bytes32 model);
     /// @notice The prompt has more tokens than fit in front of the answer.
+    /// @param tokens Tokens that there are, or would have to be.
+    /// @param max Tokens that fit.
     error PromptTooLong(uint32 tokens, uint32 max);
     /// @notice More new tokens were asked for than the chain allows in one call.
+    /// @param requested Tokens that were asked for.
+    /// @param max Tokens that may be asked for here.
     error TooManyNewTokens(uint32 requested, uint32 max);
     /// @notice The sampling parameters are out of range.
     error BadSampling();
     /// @notice A token id is not in the model's vocabulary.
+    /// @param id The token.
+    /// @param vocab Tokens of the vocabulary.
     error TokenOutOfRange(uint32 id, uint32 vocab);
     /// @notice This model cannot do what was asked, or no such function exists.
+    /// @param selector The function.
     error NotSupported(bytes4 selector);
     /// @notice The pattern is wrong at this byte.
+    /// @param position Bytes of the pattern that could be read.
     error BadConstraint(uint32 position);
     /// @notice The automaton of the pattern or of the options has more than `max` states.
+    /// @param max States that an automaton may have.
     error ConstraintTooLarge(uint32 max);
     /// @notice After this many tokens the model has none to spell what would have to follow.
+    /// @param tokens Tokens of the answer until then.
     error CannotSpell(uint32 tokens);
     /// @notice The message with this index cannot come where it is, or is missing at the end.
+    /// @param index The message.
     error BadMessage(uint32 index);
     /// @notice The calldata does not decode.
     error BadCalldata();
     /// @notice The model has a price: it answers through the gateway.
+    /// @param model The model.
     error PaymentRequired(bytes32 model);
     /// @notice The transaction pays less for a unit of gas than inference costs in this block.
+    /// @param baseFee Wei that a unit of gas of inference costs.
     error InferenceFeeTooLow(uint256 baseFee);
     /// @notice The block has only so much gas left for inference.
+    /// @param left Gas that is left.
     error BlockInferenceLimit(uint64 left);
     /// @notice The bundle is not what its registration claims; the field is the name of the claim in ASCII, left-aligned.
+    /// @param model The model.
+    /// @param field The claim.
     error BundleMismatch(bytes32 model, bytes32 field);
     /// @notice No validator can execute this bundle: it is malformed, or has no price.
+    /// @param model The model.
     error BundleRefused(bytes32 model);
 
     /// @notice Continues a text.

@@ -130,61 +130,119 @@ struct RegistryRules {
 /// validators hold.
 interface IModelRegistry {
     /// @notice Registration was announced.
+    /// @param commitment The announcement.
+    /// @param author Who announced it.
     event Committed(bytes32 indexed commitment, address indexed author);
     /// @notice A model was registered. Validators fetch its bundle now.
+    /// @param model The model.
+    /// @param owner Whose it is.
+    /// @param parent The model that it was made from, or 0.
+    /// @param claims What its bundle has.
+    /// @param licence Its licence.
+    /// @param uri Where its bundle is.
+    /// @param maturesAt When it can be activated, in seconds since 1970.
     event Registered(
         bytes32 indexed model, address indexed owner, bytes32 indexed parent, ModelClaims claims, string licence, string uri, uint256 maturesAt
     );
     /// @notice A model can be called until then.
+    /// @param model The model.
+    /// @param activeUntil Until when, in seconds since 1970.
     event Activated(bytes32 indexed model, uint256 activeUntil);
     /// @notice Its rent was paid ahead.
+    /// @param model The model.
+    /// @param payer Who paid.
+    /// @param activeUntil Until when, in seconds since 1970.
     event Extended(bytes32 indexed model, address indexed payer, uint256 activeUntil);
-    /// @notice A model whose rent is not paid left the resident budget.
+    /// @notice A model whose rent is not paid left the resident budget. Unless it was deprecated it matures again.
+    /// @param model The model.
     event Evicted(bytes32 indexed model);
     /// @notice Its owner gives it up: it can be called until then.
+    /// @param model The model.
+    /// @param activeUntil Until when, in seconds since 1970.
     event Deprecated(bytes32 indexed model, uint256 activeUntil);
     /// @notice Its price changed.
+    /// @param model The model.
+    /// @param perCall Wei for each call.
+    /// @param perGas Wei for each unit of gas.
     event PriceSet(bytes32 indexed model, uint256 perCall, uint256 perGas);
     /// @notice Somebody may take it over.
+    /// @param model The model.
+    /// @param from Whose it is.
+    /// @param to Who may take it over.
     event OwnershipTransferStarted(bytes32 indexed model, address indexed from, address indexed to);
     /// @notice Somebody took it over.
+    /// @param model The model.
+    /// @param from Whose it was.
+    /// @param to Whose it is.
     event OwnershipTransferred(bytes32 indexed model, address indexed from, address indexed to);
     /// @notice Its bond went back.
+    /// @param model The model.
+    /// @param to Who got it.
+    /// @param amount How much, in wei.
     event BondReturned(bytes32 indexed model, address indexed to, uint256 amount);
     /// @notice Rent went to the collector.
+    /// @param collector Who got it.
+    /// @param amount How much, in wei.
     event RentCollected(address indexed collector, uint256 amount);
 
     /// @notice Nobody has registered this model.
+    /// @param model The model.
     error NotRegistered(bytes32 model);
-    /// @notice Somebody has registered this model.
+    /// @notice Somebody has registered this model, and has not given it up with its bond.
+    /// @param model The model.
     error AlreadyRegistered(bytes32 model);
     /// @notice Only for its owner.
+    /// @param model The model.
+    /// @param caller Who tried.
     error NotModelOwner(bytes32 model, address caller);
     /// @notice Only for who was named by its owner.
+    /// @param model The model.
+    /// @param caller Who tried.
     error NotPendingOwner(bytes32 model, address caller);
     /// @notice Not in this part of its life.
+    /// @param model The model.
+    /// @param status Where it is in its life.
     error WrongStatus(bytes32 model, ModelStatus status);
     /// @notice It can be activated from then on.
+    /// @param model The model.
+    /// @param maturesAt When it can be activated, in seconds since 1970.
     error NotMature(bytes32 model, uint256 maturesAt);
     /// @notice Its rent is paid until then.
+    /// @param model The model.
+    /// @param activeUntil Until when, in seconds since 1970.
     error RentPaid(bytes32 model, uint256 activeUntil);
     /// @notice There is no announcement of this registration in an earlier block within a day.
+    /// @param commitment The announcement.
     error NotCommitted(bytes32 commitment);
     /// @notice This was announced already.
+    /// @param commitment The announcement.
     error AlreadyCommitted(bytes32 commitment);
     /// @notice Exactly so much must be sent.
+    /// @param required Wei that must be sent.
+    /// @param sent Wei that were sent.
     error WrongPayment(uint256 required, uint256 sent);
     /// @notice Larger than a model may be, or empty.
+    /// @param mebibytes Its size, in MiB.
+    /// @param max The largest that it may be, in MiB.
     error WrongSize(uint256 mebibytes, uint256 max);
     /// @notice The resident budget has no room: other models must leave first.
+    /// @param mebibytes Its size, in MiB.
+    /// @param free What is free, in MiB.
     error OverBudget(uint256 mebibytes, uint256 free);
     /// @notice Rent cannot be paid for no day, or so far ahead.
+    /// @param daysPaid Days that were asked for.
+    /// @param max Days that may be paid ahead.
     error WrongDays(uint256 daysPaid, uint256 max);
     /// @notice A text is empty or too long.
+    /// @param length Its bytes.
+    /// @param max The most that it may have.
     error WrongText(uint256 length, uint256 max);
     /// @notice Shares must be 1 to 10,000.
+    /// @param share What was asked for.
     error WrongShare(uint256 share);
     /// @notice A transfer of money failed.
+    /// @param to To whom.
+    /// @param amount How much, in wei.
     error TransferFailed(address to, uint256 amount);
 
     /// @notice Announces a registration, so that nobody who sees it in the mempool can be first with it.
@@ -236,7 +294,7 @@ interface IModelRegistry {
     /// @param model The model.
     function acceptOwnership(bytes32 model) external;
 
-    /// @notice Sends the bond of a retired model back to its owner.
+    /// @notice Sends the bond of a retired model back to its owner. From then on anybody can register it anew.
     /// @param model The model.
     function withdrawBond(bytes32 model) external;
 
@@ -244,29 +302,50 @@ interface IModelRegistry {
     function collect() external;
 
     /// @notice What the registry knows of a model.
+    /// @param model The model.
+    /// @return Its record; all zero if nobody has registered it.
     function modelOf(bytes32 model) external view returns (Model memory);
 
     /// @notice Whether a model can be called in this block.
+    /// @param model The model.
+    /// @return Whether it can.
     function isActive(bytes32 model) external view returns (bool);
 
     /// @notice What calls of a model cost, and the class of shares that gets it; zeros for one that is not registered.
+    /// @param model The model.
+    /// @return perCall Wei for each call.
+    /// @return perGas Wei for each unit of gas that the inference takes.
+    /// @return classId The class.
     function billingOf(bytes32 model) external view returns (uint256 perCall, uint256 perGas, uint256 classId);
 
     /// @notice Bond for a model of this size, in wei.
+    /// @param mebibytes The size, in MiB.
+    /// @return The bond.
     function bondFor(uint256 mebibytes) external view returns (uint256);
 
     /// @notice Rent of a model for so many days, in wei.
+    /// @param model The model.
+    /// @param daysPaid The days.
+    /// @return The rent.
     function rentFor(bytes32 model, uint16 daysPaid) external view returns (uint256);
 
     /// @notice What claims take of the resident budget, in MiB.
+    /// @param claims The claims.
+    /// @return Both files, rounded up.
     function mebibytesOf(ModelClaims calldata claims) external pure returns (uint256);
 
     /// @notice What an author announces.
+    /// @param model The model.
+    /// @param author Who will register it.
+    /// @param salt A secret number.
+    /// @return The announcement.
     function commitmentOf(bytes32 model, address author, bytes32 salt) external pure returns (bytes32);
 
     /// @notice MiB that active models take of the resident budget.
+    /// @return MiB.
     function residentMebibytes() external view returns (uint256);
 
     /// @notice The chain's rules.
+    /// @return The rules.
     function rules() external view returns (RegistryRules memory);
 }

@@ -303,6 +303,17 @@ impl History<'_> {
         self.time() < self.ledger.models[0].active_until
     }
 
+    /// The class that its calls pay.
+    fn paid_class(&self) -> usize {
+        // The stage's model is registered, then and ever.
+        self.ledger.models[0].class.unwrap_or(0)
+    }
+
+    /// Whether somebody can be paid for it.
+    fn is_payable(&self) -> bool {
+        self.is_callable() && self.ledger.total_share(self.paid_class(), self.time()) > 0
+    }
+
     /// What is asked of it: little, as it is not what these histories are about.
     fn data(&mut self) -> Vec<u8> {
         let text = vec![b'a'; self.below(8) as usize];
@@ -316,15 +327,15 @@ impl History<'_> {
         let called = Gateway::Called::decode_raw_log(log.topics.iter().copied(), &log.data)?;
         ensure!(called.gasUsed <= U256::from(CALL_GAS[0]), "gas {}", called.gasUsed);
         if !called.price.is_zero() {
-            let time = self.time();
-            self.ledger.settle(0, ETHER, called.price, time);
+            let (class, time) = (self.paid_class(), self.time());
+            self.ledger.settle(class, ETHER, called.price, time);
         }
         Ok(called)
     }
 
     fn call(&mut self) -> anyhow::Result<()> {
         let (caller, data) = (self.person(), self.data());
-        let succeed = self.is_callable() && self.ledger.total_share(0, self.time()) > 0;
+        let succeed = self.is_payable();
         self.tell(format!("call by {caller}"));
         let before = self.vm.balance(caller);
         let call = Gateway::callCall { data: data.into() };
@@ -343,7 +354,7 @@ impl History<'_> {
         let caller = if self.below(4) == 0 { self.person() } else { token.owner };
         let allowed = self.is_callable()
             && caller == token.owner
-            && token.class == 0
+            && token.class == self.paid_class()
             && !token.is_expired(self.time())
             && token.value >= U256::from(CALL_GAS[1]);
         self.tell(format!("call with the quota of token {index} by {caller}"));
@@ -413,7 +424,7 @@ impl History<'_> {
         self.tell(format!("call for signer {who}"));
         let (before, outcome) =
             (self.deposits[who], self.send(relayer, GATEWAY_ADDRESS, U256::ZERO, call.abi_encode())?);
-        let allowed = self.is_callable() && self.ledger.total_share(0, self.time()) > 0;
+        let allowed = self.is_payable();
         ensure!(allowed || !outcome.is_success(), "a call went through that must not");
         // The price is that of the stage or of a later `setPrice`, which are all below this.
         let plenty = before >= U256::from(10_000_000u64);
@@ -464,7 +475,7 @@ impl History<'_> {
         let (owns, time) = (caller == model.owner && model.status != ModelStatus::None, self.time());
         let days = self.below(33) as u16;
         let (rent, seconds) = (Economy::rent(days), u64::from(days) * DAY);
-        let choice = if model.status == ModelStatus::None { 0 } else { self.below(9) };
+        let choice = if model.status == ModelStatus::None { 0 } else { self.below(10) };
         self.tell(format!("registry {choice} of model {which} by {caller} for {days} days"));
         match choice {
             0 => return self.register(which, id, caller),
@@ -497,6 +508,7 @@ impl History<'_> {
                     let updated = &mut self.ledger.models[which];
                     updated.status = if sunset { ModelStatus::Retired } else { ModelStatus::Pending };
                     updated.active_until = 0;
+                    updated.matures_at = if sunset { updated.matures_at } else { time + 100 };
                 }
             }
             4 if self.below(4) == 0 => {
@@ -556,7 +568,9 @@ impl History<'_> {
         let commitment = Registry::commitmentOfCall { model: id, author: caller, salt };
         let commitment = self.view(REGISTRY_ADDRESS, &commitment)?;
         self.must(true, caller, REGISTRY_ADDRESS, U256::ZERO, &Registry::commitCall { commitment })?;
-        let known = self.ledger.models[which].status != ModelStatus::None;
+        let known = self.ledger.models[which].clone();
+        let given_up = known.status == ModelStatus::Retired && known.bond.is_zero();
+        let known = known.status != ModelStatus::None && !given_up;
         let waits = self.below(4) > 0;
         if waits {
             let block = self.vm.config().block.clone();
@@ -575,6 +589,7 @@ impl History<'_> {
             let matures_at = self.time() + 100;
             let model = &mut self.ledger.models[which];
             (model.status, model.owner, model.bond) = (ModelStatus::Pending, caller, bond);
+            (model.pending_owner, model.active_until) = (Address::ZERO, 0);
             (model.matures_at, model.class) = (matures_at, Some(class));
         }
         Ok(())
