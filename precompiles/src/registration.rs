@@ -91,7 +91,7 @@ impl Standing {
         let (second, second_gas) = storage.load(slot(model, 1))?;
         let standing = Self {
             active_until: bits(first, 0, 64),
-            priced: !(first >> 64usize & (U256::from(1) << 160usize) - U256::from(1)).is_zero(),
+            priced: !((first >> 64usize) & ((U256::from(1) << 160usize) - U256::from(1))).is_zero(),
             registered: bits(first, 224, 8) != 0,
         };
         Ok((standing, Counts::from_word(second), first_gas.plus(second_gas)))
