@@ -96,7 +96,7 @@ enum Command {
     Replay(replay::Replay),
     /// Print the fused program of contract code.
     Fuse(fuse::Fuse),
-    /// Make, check and try model bundles.
+    /// Make, check, try and pass on model bundles.
     #[command(subcommand)]
     Model(model::Model),
     /// Compare each backend with the golden vectors.

@@ -7,6 +7,7 @@
 //! | [`commands`] | one file for each command |
 //! | [`machine`] | the devices that inference runs on |
 //! | [`contracts`] | the interfaces of the system contracts |
+//! | [`http`] | stores of models behind web servers |
 //! | [`genesis`] | the accounts that a chain begins with |
 //! | [`node`] | a chain: configuration, loaded models, machines on it |
 //! | [`artifacts`] | the compiled contracts that are built in |
@@ -20,6 +21,7 @@ pub mod code;
 pub mod commands;
 pub mod contracts;
 pub mod genesis;
+pub mod http;
 pub mod machine;
 pub mod node;
 pub mod report;

@@ -35,7 +35,9 @@ pub enum StoreError {
         source: Box<BundleError>,
     },
     /// The id names bytes that are no valid model: no other copy can be better.
-    #[error("model {id} cannot be used, whoever serves it: {source}; ask its author for another id")]
+    #[error(
+        "model {id} cannot be used, whoever serves it: {source}; a newer metisvm may read it, or its author has to publish another"
+    )]
     Unusable {
         /// The model.
         id: B256,

@@ -1,10 +1,12 @@
-//! `metisvm model`: make, check and try bundles.
+//! `metisvm model`: make, check, try and pass on bundles.
 
 mod calibrate;
 mod eval;
+mod fetch;
 mod generate;
 mod import;
 mod inspect;
+mod publish;
 mod verify;
 
 use std::path::Path;
@@ -19,7 +21,7 @@ use metis_models::engine::InferenceModel;
 use crate::cli::Global;
 use crate::report::Report;
 
-/// Make, check and try model bundles.
+/// Make, check, try and pass on model bundles.
 #[derive(Debug, Subcommand)]
 pub enum Model {
     /// Quantise a checkpoint (llama2.c file or Hugging Face folder) into a bundle.
@@ -32,6 +34,10 @@ pub enum Model {
     Generate(generate::Generate),
     /// Compare a bundle with the float checkpoint that it was made from.
     Eval(eval::Eval),
+    /// Put a bundle into a store, from which others fetch it.
+    Publish(publish::Publish),
+    /// Fetch a bundle by its id from stores that need no trust.
+    Fetch(fetch::Fetch),
 }
 
 impl Model {
@@ -43,6 +49,8 @@ impl Model {
             Self::Verify(command) => command.run(report),
             Self::Generate(command) => command.run(global, report),
             Self::Eval(command) => command.run(global, report),
+            Self::Publish(command) => command.run(report),
+            Self::Fetch(command) => command.run(report),
         }
     }
 }

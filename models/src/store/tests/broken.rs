@@ -53,7 +53,7 @@ fn lengths_that_the_shapes_cannot_have_are_refused_before_anything_is_asked_for(
 #[test]
 fn a_manifest_that_breaks_the_rules_is_the_models_fault() {
     let (id, files) = changed(|_| (), |manifest| manifest.format_version = 2);
-    unusable(id, files, "format_version is 2");
+    unusable(id, files, "`format_version` is 2");
     let bytes = b"{}".to_vec();
     let id = alloy_primitives::keccak256(&bytes);
     unusable(id, BTreeMap::from([(manifest_name(id), bytes)]), "manifest.json: missing field");
