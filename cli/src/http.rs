@@ -63,6 +63,9 @@ impl Http {
         }
         // The last cause says it; those above only say where in the client.
         let cause = causes().last().unwrap_or(error).to_string();
+        if cause.contains("InvalidContentType") {
+            return format!("{cause}: it does not speak TLS here. Try http://, or another port");
+        }
         if cause.contains("UnknownIssuer") {
             return format!(
                 "{cause}: this system does not know who certifies the server. Install its certificates \

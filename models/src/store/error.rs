@@ -14,62 +14,62 @@ use crate::bundle::{BundleError, DamagedLeaf, MAX_MANIFEST_BYTES};
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// A file or directory of this machine could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {error}")]
     Io {
         /// The file or directory.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// What is to be published is not a bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// The directory of the model is there, and is not the model.
-    #[error("{directory} exists and is not model {id}: {source}; remove it, then fetch again")]
+    #[error("{directory} exists and is not model {id}: {problem}; remove it, then fetch again")]
     Occupied {
         /// The directory.
         directory: PathBuf,
         /// The model.
         id: B256,
         /// What is wrong with it.
-        source: Box<BundleError>,
+        problem: Box<BundleError>,
     },
     /// The id names bytes that are no valid model: no other copy can be better.
     #[error(
-        "model {id} cannot be used, whoever serves it: {source}; a newer metisvm may read it, or its author has to publish another"
+        "model {id} cannot be used, whoever serves it: {problem}; a newer metisvm may read it, or its author has to publish another"
     )]
     Unusable {
         /// The model.
         id: B256,
         /// What is wrong with it.
-        source: Box<BundleError>,
+        problem: Box<BundleError>,
     },
     /// All bytes were right when they arrived, and are not any more.
-    #[error("{directory} changed while it was written: {source}; check the disk, then fetch again")]
+    #[error("{directory} changed while it was written: {problem}; check the disk, then fetch again")]
     Changed {
         /// The directory.
         directory: PathBuf,
         /// What is wrong with it.
-        source: Box<BundleError>,
+        problem: Box<BundleError>,
     },
     /// No origin gave a file.
-    #[error("{file} of model {id} is not to be had{}; {}", listed(.failures), keeps(.partial))]
-    NotToBeHad {
+    #[error("{file} of model {id} could not be fetched{}; {}", listed(.failures), what_now(.partial))]
+    NotFetched {
         /// The model.
         id: B256,
         /// The file of the bundle.
         file: String,
         /// What each origin did instead.
         failures: Vec<Failure>,
-        /// Where the part is that is there already.
-        partial: PathBuf,
+        /// Where the part is that is there already, if there is any.
+        partial: Option<PathBuf>,
     },
 }
 
 impl StoreError {
     pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { path, source }
+        move |error| Self::Io { path, error }
     }
 }
 
@@ -78,11 +78,14 @@ fn listed(failures: &[Failure]) -> String {
     failures.concat()
 }
 
-fn keeps(partial: &std::path::Path) -> String {
-    format!(
-        "what was right is kept in {} and the same command goes on from there, also with another source",
-        partial.display()
-    )
+fn what_now(partial: &Option<PathBuf>) -> String {
+    match partial {
+        None => "check the id and the address, or name another source".into(),
+        Some(partial) => format!(
+            "what was right is kept in {} and the same command goes on from there, also with another source",
+            partial.display()
+        ),
+    }
 }
 
 /// An origin that did not give a file.
@@ -107,14 +110,14 @@ pub enum Problem {
     #[error(transparent)]
     Origin(#[from] OriginError),
     /// It stopped before the end.
-    #[error("broke off after {kept} of {length} bytes: {source}")]
+    #[error("broke off after {kept} of {length} bytes: {error}")]
     BrokeOff {
         /// Bytes of the file that are right and kept.
         kept: u64,
         /// Bytes of the file.
         length: u64,
         /// What happened.
-        source: io::Error,
+        error: io::Error,
     },
     /// The file there has another length than its manifest says.
     #[error(

@@ -47,49 +47,61 @@ pub fn fetch(
     progress: &ProgressBar,
 ) -> Result<Fetched, StoreError> {
     let directory = into.join(id.to_string());
-    let there = |directory: &Path| {
-        let directory = directory.to_owned();
-        Fetched { id, directory, was_there: true, kept: 0, received: 0, failures: Vec::new() }
-    };
     if is_there(&directory, id)? {
-        return Ok(there(&directory));
+        return Ok(Fetched::before(id, directory));
     }
     fs::create_dir_all(into).map_err(StoreError::io(into))?;
     let lock = Lock::take(into.join(format!(".{id}.lock")))?;
     // Who held the lock before may have done it all.
     if is_there(&directory, id)? {
         lock.remove();
-        return Ok(there(&directory));
+        return Ok(Fetched::before(id, directory));
     }
     let partial = into.join(format!(".{id}.partial"));
     fs::create_dir_all(&partial).map_err(StoreError::io(&partial))?;
-    let origins = origins.iter().map(|origin| &**origin).collect();
-    let mut download =
-        Download { id, origins, partial, progress, kept: 0, received: 0, failures: Vec::new() };
-    let manifest = download.manifest()?;
-    progress.set_length(manifest.files.iter().map(|entry| entry.length + list_length(entry.length)).sum());
-    for entry in &manifest.files {
-        download.leaves(entry)?;
-        download.file(entry)?;
+    let mut download = Download {
+        id,
+        origins: origins.iter().map(|origin| &**origin).collect(),
+        partial: partial.clone(),
+        progress,
+        kept: 0,
+        received: 0,
+        failures: Vec::new(),
+    };
+    let result = download.run(&directory);
+    // No trace of what nobody has and of what nobody can use; a folder with something in it stays.
+    let nothing_left = fs::remove_dir(&partial).is_ok() || !partial.exists();
+    if nothing_left {
+        lock.remove();
     }
-    download.finish(&directory)?;
-    sync_directory(into)?;
-    lock.remove();
     let Download { kept, received, failures, .. } = download;
-    Ok(Fetched { id, directory, was_there: false, kept, received, failures })
+    match result {
+        Ok(()) => Ok(Fetched { id, directory, was_there: false, kept, received, failures }),
+        Err(StoreError::NotFetched { id, file, failures, .. }) => {
+            let partial = (!nothing_left).then_some(partial);
+            Err(StoreError::NotFetched { id, file, failures, partial })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Fetched {
+    const fn before(id: B256, directory: PathBuf) -> Self {
+        Self { id, directory, was_there: true, kept: 0, received: 0, failures: Vec::new() }
+    }
 }
 
 /// Whether the directory is the model's bundle. If it is something else, somebody has to decide what becomes of it.
 fn is_there(directory: &Path, id: B256) -> Result<bool, StoreError> {
     match directory.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(source) => return Err(StoreError::Io { path: directory.to_owned(), source }),
+        Err(error) => return Err(StoreError::Io { path: directory.to_owned(), error }),
         Ok(_) => {}
     }
     match open(directory, id) {
         Ok(()) => Ok(true),
-        Err(source) => {
-            Err(StoreError::Occupied { directory: directory.to_owned(), id, source: Box::new(source) })
+        Err(problem) => {
+            Err(StoreError::Occupied { directory: directory.to_owned(), id, problem: Box::new(problem) })
         }
     }
 }
@@ -111,7 +123,18 @@ struct Download<'a> {
     failures: Vec<Failure>,
 }
 
-impl<'a> Download<'a> {
+impl Download<'_> {
+    fn run(&mut self, directory: &Path) -> Result<(), StoreError> {
+        let manifest = self.manifest()?;
+        let bytes = manifest.files.iter().map(|entry| entry.length + list_length(entry.length)).sum();
+        self.progress.set_length(bytes);
+        for entry in &manifest.files {
+            self.leaves(entry)?;
+            self.file(entry)?;
+        }
+        self.finish(directory)
+    }
+
     fn manifest(&mut self) -> Result<Manifest, StoreError> {
         let (id, path) = (self.id, self.partial.join(MANIFEST_FILE));
         let bytes = match File::open(&path).and_then(read_manifest) {
@@ -137,7 +160,7 @@ impl<'a> Download<'a> {
             check_lengths(&manifest)?;
             Ok(manifest)
         });
-        manifest.map_err(|source| self.unusable(source))
+        manifest.map_err(|problem| self.unusable(problem))
     }
 
     /// The list of a file's leaf hashes. Only all of it can be checked, against the root.
@@ -185,14 +208,15 @@ impl<'a> Download<'a> {
     fn finish(&self, directory: &Path) -> Result<(), StoreError> {
         match open(&self.partial, self.id) {
             Ok(()) => {}
-            Err(source) if source.is_inherent() => return Err(self.unusable(source)),
-            Err(source) => {
-                let (directory, source) = (self.partial.clone(), Box::new(source));
-                return Err(StoreError::Changed { directory, source });
+            Err(problem) if problem.is_inherent() => return Err(self.unusable(problem)),
+            Err(problem) => {
+                let (directory, problem) = (self.partial.clone(), Box::new(problem));
+                return Err(StoreError::Changed { directory, problem });
             }
         }
         sync_directory(&self.partial)?;
-        fs::rename(&self.partial, directory).map_err(StoreError::io(directory))
+        fs::rename(&self.partial, directory).map_err(StoreError::io(directory))?;
+        directory.parent().map_or(Ok(()), sync_directory)
     }
 
     /// Tries the origins, one after another, until one gives a file. One that fails comes last from then on.
@@ -203,7 +227,7 @@ impl<'a> Download<'a> {
         mut attempt: impl FnMut(&mut Self, &dyn Origin, &str) -> Result<T, Stop>,
     ) -> Result<T, StoreError> {
         let mut failures = Vec::new();
-        for _ in 0..self.origins.len() {
+        for others in (0..self.origins.len()).rev() {
             let Some(&origin) = self.origins.front() else { break };
             match attempt(self, origin, name) {
                 Ok(value) => {
@@ -213,24 +237,22 @@ impl<'a> Download<'a> {
                 Err(Stop::Here(error)) => return Err(error),
                 Err(Stop::Origin(problem)) => {
                     let failure = Failure { at: origin.locate(name), problem };
-                    self.progress.suspend(|| tracing::warn!("{file}: {failure}"));
+                    if others > 0 {
+                        self.progress.suspend(|| tracing::warn!("{file}: {failure}; asking the next source"));
+                    }
                     failures.push(failure);
                     self.origins.rotate_left(1);
                 }
             }
         }
-        Err(StoreError::NotToBeHad {
-            id: self.id,
-            file: file.to_owned(),
-            failures,
-            partial: self.partial.clone(),
-        })
+        let partial = Some(self.partial.clone());
+        Err(StoreError::NotFetched { id: self.id, file: file.to_owned(), failures, partial })
     }
 
     /// The model is at fault, and what is there of it is of no use.
-    fn unusable(&self, source: BundleError) -> StoreError {
+    fn unusable(&self, problem: BundleError) -> StoreError {
         drop(fs::remove_dir_all(&self.partial));
-        StoreError::Unusable { id: self.id, source: Box::new(source) }
+        StoreError::Unusable { id: self.id, problem: Box::new(problem) }
     }
 
     fn leaves_path(&self, entry: &FileEntry) -> PathBuf {

@@ -41,7 +41,7 @@ impl fmt::Debug for Body<'_> {
 #[derive(Debug, Error)]
 pub enum OriginError {
     /// The origin has no such file.
-    #[error("there is no such file: is this a store, and was the model published to it?")]
+    #[error("there is no such file (is this a store, and was the model published to it?)")]
     Missing,
     /// The origin cannot be reached or read.
     #[error("{0}")]

@@ -120,7 +120,7 @@ impl Part {
                 }
             };
             out.flush().map_err(|error| part.error(error))?;
-            ended.map_or(Ok(()), |source| Err(part.broke_off(length, source)))
+            ended.map_or(Ok(()), |error| Err(part.broke_off(length, error)))
         })
     }
 
@@ -224,12 +224,12 @@ impl Part {
         append().map_err(StoreError::io(&self.path))
     }
 
-    fn broke_off(&self, length: u64, source: io::Error) -> Stop {
-        Problem::BrokeOff { kept: self.length, length, source }.into()
+    fn broke_off(&self, length: u64, error: io::Error) -> Stop {
+        Problem::BrokeOff { kept: self.length, length, error }.into()
     }
 
-    fn error(&self, source: io::Error) -> StoreError {
-        StoreError::Io { path: self.path.clone(), source }
+    fn error(&self, error: io::Error) -> StoreError {
+        StoreError::Io { path: self.path.clone(), error }
     }
 }
 

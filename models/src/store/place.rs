@@ -15,7 +15,7 @@ const CHUNK: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Lock {
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -36,16 +36,39 @@ impl Lock {
             }
             Ok(file)
         };
-        let file = take().map_err(StoreError::io(&path))?;
-        Ok(Self { path, _file: file })
+        loop {
+            let file = take().map_err(StoreError::io(&path))?;
+            // Whoever held it may have removed it: what was waited for is then not what the next one sees.
+            if is_at(&file, &path) {
+                return Ok(Self { path, file });
+            }
+        }
     }
 
-    /// Gives the lock back for good. Only for a place to which nothing will be written any more: who waits for this lock and who makes a new one
-    /// do not see each other.
+    /// Gives the lock back and removes its file where that can be done without two holders.
     pub(super) fn remove(self) {
-        // What is left if this fails is an empty hidden file.
-        drop(fs::remove_file(&self.path));
+        if cfg!(unix) {
+            // What is left if this fails is an empty hidden file.
+            drop(fs::remove_file(&self.path));
+        }
+        drop(self.file);
     }
+}
+
+/// Whether this file is the one that the path names.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), path.symlink_metadata()) {
+        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+/// Nobody removes it here.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
 }
 
 /// Gives a file these contents: false if it has them already. The caller is the only writer.
@@ -65,10 +88,10 @@ pub(super) fn put(path: &Path, contents: &[u8], progress: &ProgressBar) -> Resul
         file.sync_all()?;
         fs::rename(&partial, path)
     };
-    write().map_err(|source| {
+    write().map_err(|error| {
         // The next writer would begin anew anyway.
         drop(fs::remove_file(&partial));
-        StoreError::Io { path: path.to_owned(), source }
+        StoreError::Io { path: path.to_owned(), error }
     })?;
     Ok(true)
 }

@@ -67,10 +67,12 @@ proptest! {
             ranges, lengths, breaks: break_at, ..Memory::new(damaged(&name, &damage))
         };
         let error = fetch_from(vec![bad()], into.path()).unwrap_err();
-        let StoreError::NotToBeHad { failures, .. } = &error else { panic!("{error}") };
+        let StoreError::NotFetched { failures, .. } = &error else { panic!("{error}") };
         prop_assert_eq!(failures.len(), 1);
         let message = error.to_string();
-        prop_assert!(message.contains("kept in"), "{}", message);
+        let kept = into.path().join(format!(".{}.partial", PARTS.id())).exists();
+        prop_assert_eq!(kept, message.contains("kept in"), "{}", message);
+        prop_assert_eq!(!kept, message.contains("check the id and the address"), "{}", message);
         if break_at.is_none() {
             prop_assert!(message.contains(&name), "{}", message);
         }
@@ -96,7 +98,7 @@ proptest! {
                     return Ok(());
                 }
                 Err(error) => {
-                    let StoreError::NotToBeHad { failures, .. } = &error else { panic!("{error}") };
+                    let StoreError::NotFetched { failures, .. } = &error else { panic!("{error}") };
                     no_bundle(into.path());
                     match &failures[..] {
                         [Failure { problem: Problem::BrokeOff { kept, .. }, .. }] if *kept > last => last = *kept,
