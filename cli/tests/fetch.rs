@@ -312,11 +312,12 @@ fn answers_that_are_not_the_file_are_explained() {
             &[],
             &[&[&*server.address, "manifest.json"], says].concat(),
         );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left of nothing");
     };
     check(|_, stream| not_found(stream), &["there is no such file", "is this a store"]);
     check(
         |_, stream| {
-            write(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6", b"<html>")
+            write(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6", b"<html>");
         },
         &["web page"],
     );
@@ -413,7 +414,7 @@ fn a_server_that_is_not_there_is_named_and_the_next_one_asked() {
     );
     let server = Server::of(files());
     let moved = Server::new({
-        let address = server.address.clone();
+        let address = server.address;
         move |request, stream| {
             let head =
                 format!("HTTP/1.1 301 Moved\r\nLocation: {address}/{}\r\nContent-Length: 0", request.path);

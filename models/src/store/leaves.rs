@@ -109,7 +109,8 @@ mod tests {
     }
 
     fn file() -> impl Strategy<Value = Vec<u8>> {
-        (0usize..9_000).prop_map(|length| (0..length).map(|i| (i * 7 >> 3) as u8 ^ (i >> 10) as u8).collect())
+        (0usize..9_000)
+            .prop_map(|length| (0..length).map(|i| ((i * 7) >> 3) as u8 ^ (i >> 10) as u8).collect())
     }
 
     proptest! {
