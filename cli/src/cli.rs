@@ -98,7 +98,7 @@ enum Command {
     Fuse(fuse::Fuse),
     /// Run a chain on this machine, for those who make models and contracts.
     Devnet(devnet::Devnet),
-    /// Make, check and try model bundles; register them and earn from them.
+    /// Make, check, try and pass on model bundles; register them and earn from them.
     #[command(subcommand)]
     Model(model::Model),
     /// Compare each backend with the golden vectors.

@@ -10,6 +10,7 @@
 //! | [`contracts`] | the interfaces of the system contracts |
 //! | [`devnet`] | a chain on this machine, by JSON-RPC |
 //! | [`errors`] | what reverted calls say |
+//! | [`http`] | clients of web servers, and stores of models behind them |
 //! | [`genesis`] | the accounts that a chain begins with |
 //! | [`node`] | a chain: configuration, loaded models, machines on it |
 //! | [`artifacts`] | the compiled contracts that are built in |
@@ -26,7 +27,7 @@ pub mod contracts;
 pub mod devnet;
 pub mod errors;
 pub mod genesis;
-mod http;
+pub mod http;
 pub mod machine;
 pub mod node;
 pub mod report;

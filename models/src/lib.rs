@@ -8,6 +8,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`bundle`] | manifest, Merkle roots, tensors; `docs/bundle.md` is normative |
+//! | [`store`] | bundles under the hashes of their contents, published and fetched |
 //! | [`graph`] | the transformer, one file per family |
 //! | [`engine`] | a graph on a backend: generation, logits, scores |
 //! | [`chat`] | conversations as tokens, without a template engine |
@@ -32,6 +33,7 @@ pub mod fixture;
 pub mod graph;
 pub mod import;
 pub mod reference;
+pub mod store;
 pub mod synthetic;
 pub mod tokenizer;
 

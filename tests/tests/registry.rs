@@ -324,7 +324,8 @@ fn every_claim_is_compared_with_the_bundle() {
     let mut chain = Economy::new(|config| config.registry.as_mut().unwrap().resident_mebibytes = 99).unwrap();
     let model = chain.model(1).unwrap();
     let one = U24::from(1);
-    let wrong: [(&str, fn(&mut Registry::ModelClaims)); 12] = [
+    type Change = fn(&mut Registry::ModelClaims);
+    let wrong: [(&str, Change); 12] = [
         ("weightsRoot", |claims| claims.weightsRoot = B256::ZERO),
         ("tokenizerRoot", |claims| claims.tokenizerRoot = B256::ZERO),
         ("weightsBytes", |claims| claims.weightsBytes += 1),
@@ -449,7 +450,7 @@ fn looking_a_model_up_costs_what_reading_storage_costs() {
     let model = chain.model(1).unwrap();
     chain.activate(&model, free()).unwrap();
     let gas = |chain: &mut Economy, data: Vec<u8>| {
-        let tx = metis_vm::Transaction::call(USER, INFERENCE_ADDRESS, data.clone());
+        let tx = metis_vm::Transaction::call(USER, INFERENCE_ADDRESS, data);
         let outcome = chain.vm.transact(&tx).unwrap();
         assert!(outcome.is_success());
         outcome.gas_used

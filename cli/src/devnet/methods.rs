@@ -277,7 +277,7 @@ fn logs(chain: &mut Chain, params: &[Value]) -> Answer {
             (number(from_block)..=end).filter_map(|number| chain.block(number)).collect()
         }
     };
-    let filtered = FilteredParams::new(Some(filter.clone()));
+    let filtered = FilteredParams::new(Some(filter));
     let wanted = |log: &alloy_rpc_types_eth::Log| {
         filtered.filter_address(&log.address()) && filtered.filter_topics(log.topics())
     };

@@ -50,6 +50,34 @@ pub fn root_of_leaves(mut level: Vec<B256>) -> B256 {
     level[0]
 }
 
+/// The root of leaf hashes that come one after another: it keeps one hash for each level and no list.
+#[derive(Clone, Debug, Default)]
+pub struct RootBuilder {
+    leaves: u64,
+    /// Roots of the full trees that the leaves so far make, the largest first: one for each bit of their number.
+    full: Vec<B256>,
+}
+
+impl RootBuilder {
+    /// Takes the hash of the next leaf.
+    pub fn push(&mut self, leaf: B256) {
+        let mut hash = leaf;
+        for _ in 0..self.leaves.trailing_ones() {
+            if let Some(left) = self.full.pop() {
+                hash = node(left, hash);
+            }
+        }
+        self.full.push(hash);
+        self.leaves += 1;
+    }
+
+    /// The root of the leaves so far.
+    pub fn root(self) -> B256 {
+        let joined = self.full.into_iter().rev().reduce(|right, left| node(left, right));
+        joined.unwrap_or_else(|| keccak256([0]))
+    }
+}
+
 /// The proof that leaf `index` belongs to `file`; `None` when there is no such leaf.
 pub fn proof(file: &[u8], index: usize) -> Option<Proof> {
     let mut level = leaves(file);
@@ -113,6 +141,18 @@ mod tests {
         assert_eq!(root(&file), pair(pair(a, b), c));
         assert_eq!(root(&file[..1024]), a);
         assert_eq!(root(&[]), keccak256([0]));
+    }
+
+    #[test]
+    fn one_by_one_leaves_give_the_same_root() {
+        let mut builder = RootBuilder::default();
+        let mut hashes = Vec::new();
+        for next in 0..200u8 {
+            assert_eq!(builder.clone().root(), root_of_leaves(hashes.clone()), "{next} leaves");
+            let hash = leaf_hash(&[next]);
+            builder.push(hash);
+            hashes.push(hash);
+        }
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! The tensors of `weights.safetensors`: which exist, of what type and shape, and what their elements may be.
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use metis_kernels::formats::{GAIN_BITS, GROUP_INPUTS};
 use metis_kernels::{LinearWeights, Scale, bounds};
@@ -24,6 +24,8 @@ pub(crate) const POST_NORMS: [&str; 2] = ["attention_post_norm", "mlp_post_norm"
 pub(crate) const HEAD_NORMS: [&str; 2] = ["query_norm", "key_norm"];
 /// Largest header: 256 layers have at most 8,000 tensors of about 110 bytes each.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
+/// Bytes before the header, which say how long it is.
+const HEADER_LENGTH_BYTES: u64 = 8;
 
 /// An int8 matrix of a bundle with a scale for each output channel and perhaps groups.
 #[derive(Clone, Debug)]
@@ -95,6 +97,16 @@ pub(crate) fn layout(manifest: &Manifest) -> Vec<TensorSpec> {
         Architecture::Bert => layout.bert(),
     }
     layout.specs
+}
+
+/// The lengths that a weights file of these shapes can have: the tensors, and a header of any allowed length.
+pub(crate) fn weights_lengths(manifest: &Manifest) -> RangeInclusive<u64> {
+    let bytes = |spec: &TensorSpec| {
+        let elements: u64 = spec.shape.iter().map(|&side| side as u64).product();
+        elements * spec.dtype().bitsize() as u64 / 8
+    };
+    let data: u64 = layout(manifest).iter().map(bytes).sum();
+    data..=data + HEADER_LENGTH_BYTES + MAX_HEADER_BYTES
 }
 
 struct Layout<'a> {

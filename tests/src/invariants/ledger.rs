@@ -96,7 +96,7 @@ impl Ledger {
             bond: U256::ZERO,
             owner: Address::ZERO,
             class: None,
-            ..active.clone()
+            ..active
         };
         Self {
             tokens: vec![founder],

@@ -595,7 +595,7 @@ impl History<'_> {
         Ok(())
     }
 
-    fn check_registry(&mut self) -> anyhow::Result<()> {
+    fn check_registry(&self) -> anyhow::Result<()> {
         let bonds: U256 = self.ledger.models.iter().map(|model| model.bond).sum();
         let (balance, owed) = (self.vm.balance(REGISTRY_ADDRESS), bonds + self.ledger.rent);
         ensure!(balance == owed, "the registry has {balance} and should have {owed}");

@@ -1,4 +1,4 @@
-//! `metisvm model`: make, check and try bundles.
+//! `metisvm model`: make, check, try and pass on bundles; register them and earn from them.
 
 mod activate;
 mod ask;
@@ -6,10 +6,12 @@ mod calibrate;
 mod deprecate;
 mod earnings;
 mod eval;
+mod fetch;
 mod generate;
 mod import;
 mod inspect;
 mod price;
+mod publish;
 mod register;
 mod status;
 mod verify;
@@ -26,7 +28,7 @@ use metis_models::engine::InferenceModel;
 use crate::cli::Global;
 use crate::report::Report;
 
-/// Make, check and try model bundles.
+/// Make, check, try and pass on model bundles.
 #[derive(Debug, Subcommand)]
 pub enum Model {
     /// Quantise a checkpoint (llama2.c file or Hugging Face folder) into a bundle.
@@ -39,6 +41,10 @@ pub enum Model {
     Generate(generate::Generate),
     /// Compare a bundle with the float checkpoint that it was made from.
     Eval(eval::Eval),
+    /// Put a bundle into a store, from which others fetch it.
+    Publish(publish::Publish),
+    /// Fetch a bundle by its id from stores that need no trust.
+    Fetch(fetch::Fetch),
     /// Register a bundle on a chain.
     Register(register::Register),
     /// Show what a chain knows of a model.
@@ -68,6 +74,8 @@ impl Model {
             Self::Verify(command) => command.run(report),
             Self::Generate(command) => command.run(global, report),
             Self::Eval(command) => command.run(global, report),
+            Self::Publish(command) => command.run(report),
+            Self::Fetch(command) => command.run(report),
             Self::Register(command) => command.run(report),
             Self::Status(command) => command.run(report),
             Self::Activate(command) => command.run(report),
