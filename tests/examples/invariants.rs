@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
                 next.store(runs, Ordering::Relaxed);
                 return Err(violation);
             }
-            if (run + 1) % 10_000 == 0 {
+            if (run + 1).is_multiple_of(10_000) {
                 eprintln!("{} runs", run + 1);
             }
         }

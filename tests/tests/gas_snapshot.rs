@@ -84,7 +84,7 @@ fn gas_is_as_the_snapshot_says() {
     s.measure(AUTHOR, REGISTRY_ADDRESS, NOTHING, &Registry::commitCall { commitment }, "");
     s.chain.wait(1);
     let terms = priced(1_000_000, 7);
-    let register = Registry::registerCall { model: id, claims: first.claims.clone(), terms, salt };
+    let register = Registry::registerCall { model: id, claims: first.claims, terms, salt };
     s.measure(AUTHOR, REGISTRY_ADDRESS, Economy::bond(), &register, "");
     s.chain.wait(100);
     let activate = Registry::activateCall { model: id, daysPaid: 1 };

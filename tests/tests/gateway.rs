@@ -207,14 +207,14 @@ fn what_is_signed_holds_once_for_one_call_on_one_chain() {
         .unwrap();
 
     // A price above what was signed for changes nothing, not even the nonce.
-    let cheap = Authorization { maxPrice: U256::from(5), ..good.clone() };
+    let cheap = Authorization { maxPrice: U256::from(5), ..good };
     let call = for_signer(&cheap, signer.sign(chain_id, GATEWAY_ADDRESS, &cheap), &data);
     assert_eq!(
         chain.send(STRANGER, GATEWAY_ADDRESS, NOTHING, call.abi_encode()).unwrap().status,
         Status::Revert
     );
 
-    let call = for_signer(&good, signature.clone(), &data);
+    let call = for_signer(&good, signature, &data);
     let (outcome, _) = chain.ok(STRANGER, GATEWAY_ADDRESS, NOTHING, &call).unwrap();
     let event = called(&outcome);
     assert_eq!(event.payer, signer.address);
@@ -223,7 +223,7 @@ fn what_is_signed_holds_once_for_one_call_on_one_chain() {
     let replayed = Gateway::NonceReplayed { signer: signer.address, nonce: good.nonce };
     chain.reverts(STRANGER, GATEWAY_ADDRESS, NOTHING, &call, &replayed).unwrap();
 
-    let late = Authorization { nonce: U256::from(301), ..good.clone() };
+    let late = Authorization { nonce: U256::from(301), ..good };
     let call = for_signer(&late, signer.sign(chain_id, GATEWAY_ADDRESS, &late), &data);
     chain.wait(11);
     let passed = Gateway::DeadlinePassed { deadline: late.deadline };

@@ -214,6 +214,7 @@ fn contracts_see_the_block_and_the_chain() {
         gas_limit: 14_000_000,
         prevrandao: U256::from(15).into(),
         coinbase: Address::with_last_byte(16),
+        metered: None,
     };
     for fork in [SpecId::LONDON, SpecId::OSAKA] {
         let builder = EvmBuilder::new().fork(fork).chain_id(17).block(block.clone());
