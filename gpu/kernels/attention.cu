@@ -5,6 +5,8 @@
 // Positions of a page: the blocks in which prefixes are kept.
 const int PAGE = 16;
 const int CHUNK = 128;
+// The most threads of a block that quantises a head.
+const int HEAD_THREADS = 64;
 
 // A row's place: its position, the positions that its sequence has in this layer, the first of its pages in the table, and whether its
 // keys and values are kept (not if a later row of the step has the same position).
@@ -113,6 +115,7 @@ DEVICE void begin_head(Reduction &shared, HeadWork work, int *x, i64 row, int co
 }
 
 // Blocks `(row, head)`, first the key-value heads, then the query heads.
+THREADS(HEAD_THREADS, 8)
 KERNEL(attention_begin, Call call, int *q, int *k, const int *v, HeadWork of_query, HeadWork of_key) {
     SHARED(Reduction, shared);
     const Layer &layer = call.layer;
@@ -251,6 +254,7 @@ KERNEL(attention_near, Call call, u64 *maxima, int heads_each) {
 }
 
 // Blocks `(chunk, key-value head, row)`, a thread for each position.
+THREADS(CHUNK, 8)
 KERNEL(attention_scores, Call call) {
     SHARED(Reduction, shared);
     const Layer &layer = call.layer;
@@ -285,6 +289,7 @@ DEVICE Product product_of(const Call &call, const RowInfo &info, Seen range, i64
 }
 
 // Blocks `(chunk, head, row)`, a thread for each position.
+THREADS(CHUNK, 8)
 KERNEL(attention_weights, Call call) {
     SHARED(Reduction, shared);
     i64 row = call.first_row + block_z(), slot = row * call.layer.heads + block_y();
@@ -307,6 +312,7 @@ struct Factors {
 };
 
 // Blocks `(chunk, head, row)`: factors by position, then sums by channel.
+THREADS(CHUNK, 8)
 KERNEL(attention_values, Call call) {
     SHARED(Factors, factors);
     const Layer &layer = call.layer;
@@ -336,6 +342,7 @@ KERNEL(attention_values, Call call) {
 }
 
 // A block for each row: ends the heads and quantises them together.
+THREADS(ROW_THREADS, 1)
 KERNEL(attention_end, Call call, i8 *high, i8 *low, int *exponents, int stride) {
     SHARED(Reduction, shared);
     i64 row = block_x();
@@ -356,6 +363,7 @@ KERNEL(attention_end, Call call, i8 *high, i8 *low, int *exponents, int stride) 
 }
 
 // Copies positions, all layers, from one sequence's pages to another's. Blocks `(position, layer, key-value head)`.
+THREADS(32, 1)
 KERNEL(copy_positions, Layer layer, i64 layer_bytes, unsigned char *const *from_pages, u32 first, unsigned char *const *to_pages, u32 at) {
     int head = block_z();
     u32 source = first + block_x(), target = at + block_x();

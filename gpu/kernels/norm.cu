@@ -66,6 +66,7 @@ template <class Write> DEVICE int norm_row(Reduction &shared, const int *x, Norm
     return shift - 40;
 }
 
+THREADS(ROW_THREADS, 1)
 KERNEL(norm, const int *x, const int *gains, const int *biases, i64 epsilon, int width, i8 *high, i8 *low, int *exponents, int stride) {
     SHARED(Reduction, shared);
     i64 row = block_x();
@@ -79,6 +80,7 @@ DEVICE int normalised_number(const int *x, Norm norm, Factor factor, u32 i) {
     return saturate32(round_shift(normed(x, norm, factor, i), 24));
 }
 
+THREADS(ROW_THREADS, 1)
 KERNEL(normalise, int *x, const int *gains, const int *biases, i64 epsilon, int width) {
     SHARED(Reduction, shared);
     Norm norm{gains, biases, epsilon, width};

@@ -160,6 +160,9 @@ DEVICE void write_activation(i8 *high, i8 *low, i64 at, i64 value) {
     high[at] = (i8)((value - low_byte) >> 8);
 }
 
+// The most threads of a block that does a row, and of one in which a thread does one number.
+const int ROW_THREADS = 1024, FLAT_THREADS = 256;
+
 struct SumOf { DEVICE static u64 of(u64 a, u64 b) { return a + b; } };
 struct MaxOf { DEVICE static u64 of(u64 a, u64 b) { return a > b ? a : b; } };
 

@@ -1,5 +1,6 @@
 // Kernels on rows of the residual stream.
 
+THREADS(ROW_THREADS, 1)
 KERNEL(embed, const i8 *weights, int stride, const Scale *scales, const u8 *groups, const u32 *tokens, Scale factor, int *out, int width) {
     i64 row = block_x(), token = tokens[row];
     Scale scale = scale_product(scales[token], factor);
@@ -11,6 +12,7 @@ KERNEL(embed, const i8 *weights, int stride, const Scale *scales, const u8 *grou
     }
 }
 
+THREADS(ROW_THREADS, 1)
 KERNEL(quantise, const int *x, int width, i8 *high, i8 *low, int *exponents, int stride) {
     SHARED(Reduction, shared);
     i64 row = block_x();
@@ -22,11 +24,13 @@ KERNEL(quantise, const int *x, int width, i8 *high, i8 *low, int *exponents, int
     if (thread_index() == 0) exponents[row] = shift - 16;
 }
 
+THREADS(FLAT_THREADS, 1)
 KERNEL(add, int *x, const int *y, u64 count) {
     u64 i = (u64)block_x() * threads() + thread_index();
     if (i < count) x[i] = saturate32((i64)x[i] + y[i]);
 }
 
+THREADS(FLAT_THREADS, 1)
 KERNEL(add_bias, int *x, const int *bias, int width) {
     u32 i = block_y() * threads() + thread_index();
     if (i >= (u32)width) return;
@@ -34,20 +38,26 @@ KERNEL(add_bias, int *x, const int *bias, int width) {
     x[at] = saturate32((i64)x[at] + bias[i]);
 }
 
+THREADS(FLAT_THREADS, 1)
 KERNEL(soft_cap, int *x, u64 count, i64 cap, Scale inverse, const Tables *tables) {
     u64 i = (u64)block_x() * threads() + thread_index();
     if (i < count) x[i] = soft_capped(tables, SoftCap{cap, inverse}, x[i]);
 }
 
+THREADS(ROW_THREADS, 1)
 KERNEL(select_rows, const int *x, int width, const u32 *rows, int *out) {
     i64 row = block_x(), from = rows[row];
     for (u32 i = thread_index(); i < (u32)width; i += threads()) out[row * width + i] = x[from * width + i];
 }
 
 // Reads and writes memory: what the device's bandwidth is measured with.
+THREADS(FLAT_THREADS, 1)
 KERNEL(copy, const Int4 *from, Int4 *to, u64 count) {
     u64 i = (u64)block_x() * threads() + thread_index();
-    if (i < count) to[i] = from[i];
+    if (i >= count) return;
+    // In parts, so that it is one load and one store of 16 bytes: a structure is copied eight at a time.
+    Int4 value{from[i].x, from[i].y, from[i].z, from[i].w};
+    to[i] = value;
 }
 
 enum Activation { SILU = 0, GELU_TANH = 1, GELU_ERF = 2 };
@@ -67,6 +77,7 @@ DEVICE i64 activated(const Tables *tables, int activation, int x) {
 }
 
 // The function between the two halves of an MLP, times `up` if there is one, quantised.
+THREADS(ROW_THREADS, 1)
 KERNEL(gate, int activation, const int *gate, const int *up, int width, i8 *high, i8 *low, int *exponents, int stride, const Tables *tables) {
     SHARED(Reduction, shared);
     i64 row = block_x();
@@ -96,6 +107,7 @@ template <class Write> DEVICE int quantise_raw(Reduction &shared, Raw raw, i64 r
     return shift + raw.base;
 }
 
+THREADS(ROW_THREADS, 1)
 KERNEL(finish, Raw raw, int width, i8 *high, i8 *low, int *exponents, int stride) {
     SHARED(Reduction, shared);
     i64 row = block_x();
@@ -130,6 +142,7 @@ DEVICE Int2 cos_sin(u64 turns_q64) {
 }
 
 // The table `[positions, pairs]` of all rotations.
+THREADS(FLAT_THREADS, 1)
 KERNEL(rotations, const u64 *frequencies, u32 pairs, u64 count, Int2 *out) {
     u64 i = (u64)block_x() * threads() + thread_index();
     if (i < count) out[i] = cos_sin(frequencies[i % pairs] * (i / pairs));
@@ -142,6 +155,7 @@ DEVICE void rotate(int *low, int *high, Int2 rotation) {
 }
 
 // Rotates the heads of a row: a block for each row.
+THREADS(ROW_THREADS, 1)
 KERNEL(rope, int *x, int width, int head_dim, const Int2 *rotations, const u32 *positions) {
     u32 pairs = head_dim / 2;
     i64 row = block_x();

@@ -60,6 +60,17 @@ pub(crate) enum Source {
     Waiting(Raw),
 }
 
+impl Source {
+    /// Whether blocks read what is at an address, while others may be done already.
+    fn reads(&self, address: u64) -> bool {
+        match *self {
+            Self::Stored => false,
+            Self::Normed { x, .. } => x == address,
+            Self::Waiting(raw) => raw.values == address,
+        }
+    }
+}
+
 /// A matrix and where its outputs go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Matrix {
@@ -105,6 +116,7 @@ impl Products {
     /// Takes products of the same rows in.
     pub(crate) fn merge(&mut self, other: &Self) -> bool {
         let apart = |a: &Matrix, b: &Matrix| a.out != b.out && a.sum != b.out;
+        let overwritten = other.matrices.iter().any(|matrix| self.source.reads(matrix.out));
         let fits = self.x == other.x
             && (self.rows, self.inputs) == (other.rows, other.inputs)
             && matches!(other.source, Source::Stored)
@@ -112,6 +124,7 @@ impl Products {
             && other.gated.is_none()
             && self.grouped() == other.grouped()
             && self.matrices.len() + other.matrices.len() <= MATRICES
+            && !overwritten
             && self.matrices.iter().all(|a| other.matrices.iter().all(|b| apart(a, b)));
         if fits {
             self.matrices.extend_from_slice(&other.matrices);
@@ -126,7 +139,8 @@ impl Products {
             && self.rows == rows
             && rows <= most
             && 2 * rows * self.x.stride <= OWN_BYTES
-            && matches!(self.source, Source::Stored);
+            && matches!(self.source, Source::Stored)
+            && !self.matrices.iter().any(|matrix| source.reads(matrix.out));
         if fits {
             self.source = source;
         }
@@ -148,8 +162,10 @@ impl Products {
 
     /// Adds outputs to other rows, which nothing else in the launch reads or writes.
     pub(crate) fn add_to(&mut self, x: u64, y: u64, count: usize) -> bool {
-        let read = matches!(self.source, Source::Normed { x: read, .. } if read == x);
-        if read || self.gated.is_some() || self.matrices.iter().any(|m| m.out == x || m.sum == x) {
+        if self.source.reads(x)
+            || self.gated.is_some()
+            || self.matrices.iter().any(|m| m.out == x || m.sum == x)
+        {
             return false;
         }
         let rows = self.rows;
@@ -173,6 +189,7 @@ impl Products {
         let outs: &[_] = if up.is_some() { &outs } else { &outs[..1] };
         let fits = self.is_few()
             && self.gated.is_none()
+            && !self.source.reads(gated.values)
             && self.matrices.len() == outs.len()
             && self.matrices.iter().zip(outs).all(|(m, &out)| Some(m.out) == out)
             && self.matrices.iter().all(|m| m.outputs == width && m.sum == 0);
@@ -188,7 +205,7 @@ impl Products {
             (Some(_), Some(first)) => first.outputs,
             _ => self.matrices.iter().map(|matrix| matrix.outputs).sum(),
         };
-        outputs.div_ceil(WARPS).min(most_blocks(multiprocessors, self.rows))
+        outputs.div_ceil(WARPS).min(most_blocks(multiprocessors, self.rows, self.grouped()))
     }
 
     pub(crate) fn launch(&self, multiprocessors: u32) -> Launch {
@@ -243,11 +260,12 @@ impl Products {
     }
 }
 
-/// Blocks of few rows that a device does at once: what the kernels' registers allow.
-const fn most_blocks(multiprocessors: u32, rows: usize) -> usize {
-    let each = match rows {
-        ..=1 => 4,
-        2..=4 => 2,
+/// Blocks of few rows that a device does at once: what the kernels' registers allow (`FEW_ROWS` of `gpu/kernels/linear.cu`).
+const fn most_blocks(multiprocessors: u32, rows: usize, grouped: bool) -> usize {
+    let each = match (rows, grouped) {
+        (..=1, false) => 4,
+        (..=1, true) => 3,
+        (2..=4, false) => 2,
         _ => 1,
     };
     multiprocessors as usize * each
@@ -255,5 +273,5 @@ const fn most_blocks(multiprocessors: u32, rows: usize) -> usize {
 
 /// Parts in which the maxima of few rows can be, together.
 pub(crate) const fn most_parts(multiprocessors: u32) -> usize {
-    FEW_ROWS * most_blocks(multiprocessors, 1)
+    FEW_ROWS * most_blocks(multiprocessors, 1, false)
 }

@@ -7,6 +7,7 @@ mod answers;
 mod batches;
 mod cases;
 mod layer;
+mod reuse;
 mod selftest;
 mod vectors;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::cases::Stream;
 use super::layer::{Kind, layers};
+use super::reuse::{gated_to_itself, normed_to_itself};
 use super::selftest::KernelMismatch;
 use crate::backend::{Attention, Backend, BackendError, KvShape, LinearWeights, Row, SampleRequest};
 use crate::bounds::AttentionShape;
@@ -42,6 +43,10 @@ pub(super) fn check<B: Backend>(backend: &B) -> Result<usize, KernelMismatch> {
     for kind in Kind::all() {
         same("layer", kind.name(), layers(&reference, kind), layers(backend, kind))?;
     }
+    let (expected, actual) = (normed_to_itself(&reference), normed_to_itself(backend));
+    same("layer", "normed_to_itself".into(), expected, actual)?;
+    let (expected, actual) = (gated_to_itself(&reference), gated_to_itself(backend));
+    same("layer", "gated_to_itself".into(), expected, actual)?;
     for (causal, window) in [(true, None), (true, Some(40)), (false, None)] {
         let case = format!("causal_{causal}_window_{window:?}");
         let expected = long_attention(&reference, causal, window);
