@@ -101,15 +101,13 @@ struct HeadWork {
 
 DEVICE void begin_head(Reduction &shared, HeadWork work, int *x, i64 row, int count) {
     if (work.gains) {
-        Norm norm{work.gains, work.biases, work.epsilon, count};
-        Factor factor = norm_factor(shared, x, norm);
-        for (int i = thread_index(); i < count; i += threads()) x[i] = normalised_number(x, norm, factor, i);
+        normalise_run(shared, x, Norm{work.gains, work.biases, work.epsilon, count});
         block_barrier();
     }
     if (work.rotations) {
         int pairs = count / 2;
         const Int2 *rotations = work.rotations + (i64)work.positions[row] * pairs;
-        for (int i = thread_index(); i < pairs; i += threads()) rotate(x + i, x + i + pairs, rotations[i]);
+        for (int i = thread_index(); i < pairs; i += threads()) rotate(x + i, x + i + pairs, x[i], x[i + pairs], rotations[i]);
         block_barrier();
     }
 }
@@ -117,7 +115,8 @@ DEVICE void begin_head(Reduction &shared, HeadWork work, int *x, i64 row, int co
 // Blocks `(row, head)`, first the key-value heads, then the query heads.
 THREADS(HEAD_THREADS, 8)
 KERNEL(attention_begin, Call call, int *q, int *k, const int *v, HeadWork of_query, HeadWork of_key) {
-    SHARED(Reduction, shared);
+    SHARED(Parts, parts);
+    Reduction shared{parts};
     const Layer &layer = call.layer;
     const Scratch &scratch = call.scratch;
     i64 row = block_x();
@@ -177,8 +176,8 @@ DEVICE int score_of(const Call &call, i64 slot, Place place) {
 DEVICE u64 ordered(int score) { return (u32)score ^ 0x80000000u; }
 DEVICE int score_of_order(u64 order) { return (int)((u32)order ^ 0x80000000u); }
 
-// Positions that one block does by itself.
-const int NEAR = 1024;
+// Positions that one block does by itself, and of which a thread has the values on their way.
+const int NEAR = 1024, VALUES_AT_ONCE = 8;
 
 struct Near {
     u64 products[NEAR];
@@ -222,10 +221,21 @@ DEVICE void near_head(Near &near, Reduction &shared, const Call &call, i64 row, 
     // A thread takes four channels, and as many threads share the positions as there are.
     u32 quads = layer.stride / 4, shares = threads() / quads, quad = thread_index() % quads, share = thread_index() / quads;
     i64 sums[4] = {};
-    for (u32 p = share; p < count && share < shares; p += shares) {
-        int factor = near.numbers[p], bytes = *(const int *)(near.values[p] + 4 * quad);
+    for (u32 first = share; first < count && share < shares; first += VALUES_AT_ONCE * shares) {
+        int factors[VALUES_AT_ONCE], bytes[VALUES_AT_ONCE];
         UNROLL
-        for (int c = 0; c < 4; c++) sums[c] += factor * (int)(i8)(bytes >> 8 * c);
+        for (int j = 0; j < VALUES_AT_ONCE; j++) {
+            u32 p = first + j * shares;
+            factors[j] = p < count ? near.numbers[p] : 0;
+            bytes[j] = p < count ? *(const int *)(near.values[p] + 4 * quad) : 0;
+        }
+        UNROLL
+        for (int c = 0; c < 4; c++) {
+            int sum = 0;
+            UNROLL
+            for (int j = 0; j < VALUES_AT_ONCE; j++) sum += factors[j] * (int)(i8)(bytes[j] >> 8 * c);
+            sums[c] += sum;
+        }
     }
     UNROLL
     for (int c = 0; c < 4; c++) near.sums[thread_index()][c] = sums[c];
@@ -248,7 +258,8 @@ DEVICE void near_head(Near &near, Reduction &shared, const Call &call, i64 row, 
 THREADS(256, 2)
 KERNEL(attention_near, Call call, u64 *maxima, int heads_each) {
     SHARED(Near, near);
-    SHARED(Reduction, shared);
+    SHARED(Parts, parts);
+    Reduction shared{parts};
     for (int head = block_y() * heads_each; head < ((int)block_y() + 1) * heads_each; head++)
         near_head(near, shared, call, block_x(), head, maxima);
 }
@@ -256,7 +267,8 @@ KERNEL(attention_near, Call call, u64 *maxima, int heads_each) {
 // Blocks `(chunk, key-value head, row)`, a thread for each position.
 THREADS(CHUNK, 8)
 KERNEL(attention_scores, Call call) {
-    SHARED(Reduction, shared);
+    SHARED(Parts, parts);
+    Reduction shared{parts};
     const Layer &layer = call.layer;
     i64 row = call.first_row + block_z();
     RowInfo info = call.rows[row];
@@ -291,7 +303,8 @@ DEVICE Product product_of(const Call &call, const RowInfo &info, Seen range, i64
 // Blocks `(chunk, head, row)`, a thread for each position.
 THREADS(CHUNK, 8)
 KERNEL(attention_weights, Call call) {
-    SHARED(Reduction, shared);
+    SHARED(Parts, parts);
+    Reduction shared{parts};
     i64 row = call.first_row + block_z(), slot = row * call.layer.heads + block_y();
     RowInfo info = call.rows[row];
     Seen range = seen(call.layer, info);
@@ -336,7 +349,16 @@ KERNEL(attention_values, Call call) {
         u32 channel = i % layer.head_dim;
         // 128 products below 2^22 each.
         int sum = 0;
-        for (u32 p = i / layer.head_dim; p < count; p += shares) sum += factors.of[p] * factors.values[p][channel];
+        for (u32 first = i / layer.head_dim; first < count; first += VALUES_AT_ONCE * shares) {
+            int values[VALUES_AT_ONCE];
+            UNROLL
+            for (int j = 0; j < VALUES_AT_ONCE; j++) {
+                u32 p = first + j * shares;
+                values[j] = p < count ? factors.values[p][channel] : 0;
+            }
+            UNROLL
+            for (int j = 0; j < VALUES_AT_ONCE; j++) sum += first + j * shares < count ? factors.of[first + j * shares] * values[j] : 0;
+        }
         if (sum != 0) atomic_add(call.scratch.sums + slot * layer.head_dim + channel, (u64)(i64)sum);
     }
 }
@@ -344,7 +366,8 @@ KERNEL(attention_values, Call call) {
 // A block for each row: ends the heads and quantises them together.
 THREADS(ROW_THREADS, 1)
 KERNEL(attention_end, Call call, i8 *high, i8 *low, int *exponents, int stride) {
-    SHARED(Reduction, shared);
+    SHARED(Parts, parts);
+    Reduction shared{parts};
     i64 row = block_x();
     u32 width = call.layer.heads * call.layer.head_dim;
     u64 *sums = call.scratch.sums + row * width;

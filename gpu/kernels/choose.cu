@@ -101,7 +101,8 @@ DEVICE u64 kept_weight(Reduction &shared, const u32 *weights, u32 width, Cut cut
 // A block for each request. Whole warps, at most 1,024 threads.
 THREADS(1024, 1)
 KERNEL(choose, const int *logits, u32 width, const Request *requests, u32 *weights, const Tables *tables, u32 *out) {
-    SHARED(Reduction, reduction);
+    SHARED(Parts, parts);
+    Reduction reduction{parts};
     SHARED(Selection, selection);
     Request request = requests[block_x()];
     logits += (i64)request.row * width;

@@ -25,6 +25,9 @@ DEVICE unsigned shuffle_xor(unsigned value, unsigned lanes) {
     return __nvvm_shfl_sync_bfly_i32(0xffffffffu, value, lanes, 31);
 }
 
+// The sum, modulo 2^32, and the largest of the lanes' numbers.
+DEVICE unsigned warp_sum(unsigned value) { return (unsigned)__nvvm_redux_sync_add((int)value, -1); }
+DEVICE unsigned warp_max(unsigned value) { return __nvvm_redux_sync_umax(value, -1); }
 // A bit for each lane of the warp.
 DEVICE unsigned ballot(bool condition) { return __nvvm_vote_ballot_sync(0xffffffffu, condition); }
 

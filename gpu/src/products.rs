@@ -6,15 +6,14 @@ use crate::driver::{Arguments, Launch};
 
 /// Matrices of a launch, as in `gpu/kernels/linear.cu`.
 const MATRICES: usize = 4;
-/// Rows that are multiplied by vectors of byte products; more are by tiles.
+/// Rows that are multiplied while the weights stream by; more are by tiles.
 pub(crate) const FEW_ROWS: usize = 8;
-/// Rows that blocks normalise for themselves: one after another, so that more are faster by a launch of their own.
-const NORMED_ROWS: usize = 2;
-/// Threads of a block, and outputs that it does at a time.
-const THREADS: u32 = 256;
-const WARPS: usize = THREADS as usize / 32;
-/// Bytes of rows that a block can make for itself.
-const OWN_BYTES: usize = 40 << 10;
+/// Bytes of a row's high bytes, and of its low bytes, that a block of one row can have.
+const PLANE_BYTES: usize = 16 << 10;
+/// Bytes of a row that a warp of one row does at a time.
+const ROW_SPAN: usize = 2048;
+/// Outputs that a block of few rows does at a time.
+const EIGHT_OUTPUTS: usize = 8;
 /// A tile's rows and outputs.
 const TILE: [usize; 2] = [64, 128];
 /// Bytes of a block's memory for its tiles.
@@ -113,6 +112,11 @@ impl Products {
         self.rows <= FEW_ROWS
     }
 
+    /// Whether blocks have the row in their own memory.
+    fn is_one(&self) -> bool {
+        self.rows == 1 && self.x.stride <= PLANE_BYTES
+    }
+
     /// Takes products of the same rows in.
     pub(crate) fn merge(&mut self, other: &Self) -> bool {
         let apart = |a: &Matrix, b: &Matrix| a.out != b.out && a.sum != b.out;
@@ -132,13 +136,11 @@ impl Products {
         fits
     }
 
-    /// Makes the rows, which another launch was to make, in each block.
-    pub(crate) fn make_rows(&mut self, made: Quantised, rows: usize, source: Source) -> bool {
-        let most = if matches!(source, Source::Normed { .. }) { NORMED_ROWS } else { FEW_ROWS };
+    /// Makes the row, which another launch was to make, in each block.
+    pub(crate) fn make_row(&mut self, made: Quantised, rows: usize, source: Source) -> bool {
         let fits = self.x == made
             && self.rows == rows
-            && rows <= most
-            && 2 * rows * self.x.stride <= OWN_BYTES
+            && self.is_one()
             && matches!(self.source, Source::Stored)
             && !self.matrices.iter().any(|matrix| source.reads(matrix.out));
         if fits {
@@ -201,38 +203,41 @@ impl Products {
 
     /// Blocks of few rows: as many as a device does at once, if there is work for them.
     fn blocks(&self, multiprocessors: u32) -> usize {
-        let outputs = match (&self.gated, self.matrices.first()) {
-            (Some(_), Some(first)) => first.outputs,
-            _ => self.matrices.iter().map(|matrix| matrix.outputs).sum(),
+        let unit = if self.is_one() { 1 } else { EIGHT_OUTPUTS };
+        let units = self.matrices.iter().map(|matrix| matrix.outputs.div_ceil(unit));
+        let units: usize = if self.gated.is_some() { units.take(1).sum() } else { units.sum() };
+        let each = match (self.is_one(), self.grouped()) {
+            (true, _) => 1,
+            (false, true) => 2,
+            (false, false) => EIGHT_BLOCKS,
         };
-        outputs.div_ceil(WARPS).min(most_blocks(multiprocessors, self.rows, self.grouped()))
+        units.min(multiprocessors as usize * each)
     }
 
     pub(crate) fn launch(&self, multiprocessors: u32) -> Launch {
-        let few = self.is_few();
-        let kernel = match (self.grouped(), self.rows) {
-            (false, ..=1) => "products_1",
-            (false, 2) => "products_2",
-            (false, 3..=4) => "products_4",
-            (false, _) if few => "products_8",
-            (true, ..=1) => "grouped_products_1",
-            (true, _) if few => "grouped_products_8",
-            (false, _) => "product_tiles",
-            (true, _) => "grouped_product_tiles",
+        let (kernel, threads) = match self.grouped() {
+            false if self.is_one() => ("products_1", 1024),
+            true if self.is_one() => ("grouped_products_1", 768),
+            false if self.is_few() => ("products_8", 256),
+            true if self.is_few() => ("grouped_products_8", 256),
+            false => ("product_tiles", 256),
+            true => ("grouped_product_tiles", 256),
         };
-        let grid = if few {
+        let grid = if self.is_few() {
             [self.blocks(multiprocessors), 1, 1]
         } else {
             let columns = self.matrices.iter().map(|matrix| matrix.outputs.div_ceil(TILE[1])).sum();
             [columns, self.rows.div_ceil(TILE[0]), 1]
         };
-        let shared = match self.source {
-            _ if !few => TILE_BYTES,
-            Source::Stored => 0,
-            _ => (2 * self.rows * self.x.stride) as u32,
+        let shared = if self.is_one() {
+            2 * self.x.stride.next_multiple_of(ROW_SPAN) as u32
+        } else if self.is_few() {
+            0
+        } else {
+            TILE_BYTES
         };
         let arguments = Arguments::of_struct(self.words(grid[0]));
-        Launch { kernel, grid: grid.map(|blocks| blocks as u32), threads: THREADS, shared, arguments }
+        Launch { kernel, grid: grid.map(|blocks| blocks as u32), threads, shared, arguments }
     }
 
     /// `Products` of `gpu/kernels/linear.cu`.
@@ -260,18 +265,10 @@ impl Products {
     }
 }
 
-/// Blocks of few rows that a device does at once: what the kernels' registers allow (`FEW_ROWS` of `gpu/kernels/linear.cu`).
-const fn most_blocks(multiprocessors: u32, rows: usize, grouped: bool) -> usize {
-    let each = match (rows, grouped) {
-        (..=1, false) => 4,
-        (..=1, true) => 3,
-        (2..=4, false) => 2,
-        _ => 1,
-    };
-    multiprocessors as usize * each
-}
+/// Blocks of few rows that a multiprocessor does at once: what registers allow, as in `gpu/kernels/eight_rows.cu`.
+const EIGHT_BLOCKS: usize = 3;
 
 /// Parts in which the maxima of few rows can be, together.
 pub(crate) const fn most_parts(multiprocessors: u32) -> usize {
-    FEW_ROWS * most_blocks(multiprocessors, 1, false)
+    FEW_ROWS * EIGHT_BLOCKS * multiprocessors as usize
 }

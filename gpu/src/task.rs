@@ -142,7 +142,7 @@ impl Task {
             _ => return Some(task),
         };
         let Self::Products(mut next) = task else { return Some(task) };
-        if next.make_rows(made, rows, source) {
+        if next.make_row(made, rows, source) {
             *self = Self::Products(next);
             None
         } else {

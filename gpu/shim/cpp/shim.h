@@ -83,6 +83,18 @@ inline unsigned block_z() { return shim::place().block[2]; }
 
 inline void block_barrier() { shim::block_barrier(); }
 inline unsigned shuffle_xor(unsigned value, unsigned lanes) { return shim::exchange(&value, 1)[8 * (thread_index() % 32 ^ lanes)]; }
+inline unsigned warp_sum(unsigned value) {
+    const uint32_t *lanes = shim::exchange(&value, 1);
+    unsigned sum = 0;
+    for (unsigned i = 0; i < 32; i++) sum += lanes[8 * i];
+    return sum;
+}
+inline unsigned warp_max(unsigned value) {
+    const uint32_t *lanes = shim::exchange(&value, 1);
+    unsigned max = 0;
+    for (unsigned i = 0; i < 32; i++) max = max > lanes[8 * i] ? max : lanes[8 * i];
+    return max;
+}
 inline unsigned ballot(bool condition) {
     uint32_t own = condition;
     const uint32_t *lanes = shim::exchange(&own, 1);

@@ -30,9 +30,18 @@ pub(super) fn check<B: Backend>(backend: &B) -> Result<usize, KernelMismatch> {
             at => Err(fail(format!("number {} differs from the reference", at.unwrap_or_default()))),
         }
     };
-    // More rows, outputs and inputs than a tile has; then few rows, by the kernels for so many.
-    let shapes =
-        [(70, 150, 200), (9, 33, 65), (7, 33, 65), (4, 33, 65), (2, 33, 65), (3, 9, 2_200), (1, 9, 4_200)];
+    // More rows, outputs and inputs than a tile has; then few rows, by the kernels for so many; then so many inputs that warps go on, and a
+    // row that does not fit a block.
+    let shapes = [
+        (70, 150, 200),
+        (9, 33, 65),
+        (7, 33, 65),
+        (4, 33, 65),
+        (2, 33, 65),
+        (3, 9, 2_200),
+        (1, 9, 4_200),
+        (1, 3, 16_500),
+    ];
     for (rows, outputs, inputs) in shapes {
         for grouped in [false, true] {
             let product = Product::new(rows, outputs, inputs, grouped);
