@@ -34,6 +34,12 @@ DEVICE unsigned ballot(bool condition) { return __nvvm_vote_ballot_sync(0xffffff
 DEVICE unsigned leading_zeros(unsigned long long x) { return __builtin_clzll(x); }
 DEVICE unsigned long long multiply_high(unsigned long long a, unsigned long long b) { return __nvvm_mulhi_ull(a, b); }
 
+DEVICE unsigned grid_x() { return __nvvm_read_ptx_sreg_nctaid_x(); }
+
+// What the thread wrote before is seen before what it writes after.
+DEVICE void memory_fence() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+// Returns what was there before.
+DEVICE unsigned atomic_add(unsigned *at, unsigned value) { return (unsigned)__nvvm_atom_add_gen_i((int *)at, (int)value); }
 // Sums of integers do not depend on their order.
 DEVICE void atomic_add(unsigned long long *at, unsigned long long value) { __nvvm_atom_add_gen_ll((long long *)at, value); }
 DEVICE void atomic_max(int *at, int value) { __nvvm_atom_max_gen_i(at, value); }

@@ -108,7 +108,7 @@ template <bool grouped> DEVICE void eight_rows(EightRows &shared, const Products
             i64 sum = 0;
             UNROLL
             for (int i = 0; i < EIGHT_WARPS; i++) sum += shared.sums[turn][i][own_output % 2][own_row * 4 + own_output / 2];
-            int value = store<grouped>(matrix, own_row, output, target, sum, exponent);
+            int value = store<grouped>(matrix, own_row * matrix.outputs + output, target, sum, exponent);
             if (way.gated() && !way.twin_comes(here)) {
                 i64 number = gated_number(p, first_value, value);
                 p.gated.values[own_row * matrix.outputs + output] = number;

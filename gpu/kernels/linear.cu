@@ -36,11 +36,19 @@ struct Gated {
     i64 activation;
 };
 
+// Where blocks that share the inputs of a tile leave their sums, and count how many are done: none between launches.
+struct Shared {
+    i64 *sums;
+    u32 *done;
+};
+
 struct Products {
     Activations x;
+    // Blocks of few rows; blocks that share a tile of many.
     int rows, inputs, count, blocks;
     Source source;
     Gated gated;
+    Shared shared;
     Matrix of[MATRICES];
 };
 
@@ -55,16 +63,21 @@ struct Target {
     int bias, sum;
 };
 
-DEVICE Target target_of(const Matrix &matrix, i64 row, i64 output) {
+DEVICE Target target_of_output(const Matrix &matrix, int output) {
     // In parts: a structure is copied by bytes that may have been changed meanwhile.
     Scale scale{matrix.scales[output].mantissa, matrix.scales[output].exponent};
-    return Target{scale, matrix.bias ? matrix.bias[output] : 0, matrix.sum ? matrix.sum[row * matrix.outputs + output] : 0};
+    return Target{scale, matrix.bias ? matrix.bias[output] : 0, 0};
 }
 
-// Requantises a sum and puts it where it belongs.
-template <bool grouped> DEVICE int store(const Matrix &matrix, i64 row, i64 output, Target target, i64 sum, int exponent) {
+DEVICE Target target_of(const Matrix &matrix, i64 row, int output) {
+    Target target = target_of_output(matrix, output);
+    if (matrix.sum) target.sum = matrix.sum[row * matrix.outputs + output];
+    return target;
+}
+
+// Requantises a sum and puts it where it belongs, among all rows' outputs.
+template <bool grouped> DEVICE int store(const Matrix &matrix, i64 at, Target target, i64 sum, int exponent) {
     int value = saturate32((i64)requantised<grouped>(target.scale, sum, exponent) + target.bias);
-    i64 at = row * matrix.outputs + output;
     matrix.out[at] = value;
     if (matrix.sum) matrix.sum[at] = saturate32((i64)target.sum + value);
     return value;

@@ -113,7 +113,7 @@ template <bool grouped> DEVICE void one_row(OneRow &shared, unsigned char *memor
         else sum = 256 * (i64)(int)warp_sum(high) + (int)warp_sum(low);
         Target own = target_of_parts(target);
         if (lane == 0) {
-            int value = store<grouped>(p.of[here.matrix], 0, here.unit, own, sum, shared.exponent);
+            int value = store<grouped>(p.of[here.matrix], here.unit, own, sum, shared.exponent);
             if (way.gated() && !way.twin_comes(here)) {
                 i64 number = gated_number(p, first_value, value);
                 p.gated.values[here.unit] = number;

@@ -16,6 +16,7 @@
 //! | `queue` | what waits, and who owns memory |
 //! | `task` | what a device is asked to do, and how neighbours become one launch |
 //! | `products` | matrix products of the same rows, with what comes before and after them |
+//! | `shares` | memory in which blocks that share a tile leave their sums |
 //! | `driver` | [`Driver`]: what is asked of a device |
 //! | `cuda` | [`Cuda`]: NVIDIA's driver |
 //! | `device` | [`DeviceRequest`]: how a user names a device |
@@ -31,6 +32,7 @@ mod device;
 mod driver;
 mod products;
 mod queue;
+mod shares;
 mod task;
 
 pub use backend::Gpu;

@@ -14,10 +14,17 @@ const PLANE_BYTES: usize = 16 << 10;
 const ROW_SPAN: usize = 2048;
 /// Outputs that a block of few rows does at a time.
 const EIGHT_OUTPUTS: usize = 8;
-/// A tile's rows and outputs.
-const TILE: [usize; 2] = [64, 128];
-/// Bytes of a block's memory for its tiles.
-const TILE_BYTES: u32 = 3 * (2 * 64 + 128) * 64;
+/// Outputs and inputs of a stage of a tile.
+const TILE_OUTPUTS: usize = 128;
+const TILE_INPUTS: usize = 64;
+/// Rows of a small and of a large tile.
+const TILE_ROWS: [usize; 2] = [64, 128];
+/// Bytes of a block's memory for its tiles: three stages of small ones, two of large ones.
+const TILE_BYTES: u32 = 48 << 10;
+/// Bytes of a large tile's sums.
+pub(crate) const TILE_SUM_BYTES: usize = TILE_ROWS[1] * TILE_OUTPUTS * size_of::<i64>();
+/// Stages of inputs that are worth a block of their own.
+const LEAST_STAGES: usize = 8;
 
 /// Quantised rows in the device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +99,13 @@ pub(crate) struct Gated {
     pub activation: u64,
 }
 
+/// Where blocks that share a tile leave their sums: addresses of sums and of counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shared {
+    pub sums: u64,
+    pub done: u64,
+}
+
 /// Matrix products of the same rows.
 #[derive(Clone, Debug)]
 pub(crate) struct Products {
@@ -101,6 +115,8 @@ pub(crate) struct Products {
     pub source: Source,
     pub matrices: SmallVec<[Matrix; 1]>,
     pub gated: Option<Gated>,
+    /// For many rows.
+    pub shared: Option<Shared>,
 }
 
 impl Products {
@@ -214,21 +230,33 @@ impl Products {
         units.min(multiprocessors as usize * each)
     }
 
+    fn tile_rows(&self) -> usize {
+        let small = self.grouped() || self.rows <= TILE_ROWS[0];
+        TILE_ROWS[usize::from(!small)]
+    }
+
+    /// Tiles of many rows: columns, rows, and blocks that share the inputs of each, so that no multiprocessor has nothing to do.
+    fn tiles(&self, multiprocessors: u32) -> [usize; 3] {
+        let columns: usize = self.matrices.iter().map(|matrix| matrix.outputs.div_ceil(TILE_OUTPUTS)).sum();
+        let rows = self.rows.div_ceil(self.tile_rows());
+        let stages = self.x.stride / TILE_INPUTS;
+        let idle = if self.shared.is_some() { multiprocessors as usize / (columns * rows).max(1) } else { 1 };
+        let most = idle.min(stages / LEAST_STAGES).max(1);
+        [columns, rows, stages.div_ceil(stages.div_ceil(most))]
+    }
+
     pub(crate) fn launch(&self, multiprocessors: u32) -> Launch {
         let (kernel, threads) = match self.grouped() {
             false if self.is_one() => ("products_1", 1024),
             true if self.is_one() => ("grouped_products_1", 768),
             false if self.is_few() => ("products_8", 256),
             true if self.is_few() => ("grouped_products_8", 256),
-            false => ("product_tiles", 256),
-            true => ("grouped_product_tiles", 256),
+            false if self.tile_rows() == TILE_ROWS[0] => ("product_tiles_64", 256),
+            false => ("product_tiles_128", 256),
+            true => ("grouped_product_tiles_64", 256),
         };
-        let grid = if self.is_few() {
-            [self.blocks(multiprocessors), 1, 1]
-        } else {
-            let columns = self.matrices.iter().map(|matrix| matrix.outputs.div_ceil(TILE[1])).sum();
-            [columns, self.rows.div_ceil(TILE[0]), 1]
-        };
+        let grid =
+            if self.is_few() { [self.blocks(multiprocessors), 1, 1] } else { self.tiles(multiprocessors) };
         let shared = if self.is_one() {
             2 * self.x.stride.next_multiple_of(ROW_SPAN) as u32
         } else if self.is_few() {
@@ -236,14 +264,14 @@ impl Products {
         } else {
             TILE_BYTES
         };
-        let arguments = Arguments::of_struct(self.words(grid[0]));
+        let arguments = Arguments::of_struct(self.words(if self.is_few() { grid[0] } else { grid[2] }));
         Launch { kernel, grid: grid.map(|blocks| blocks as u32), threads, shared, arguments }
     }
 
-    /// `Products` of `gpu/kernels/linear.cu`.
+    /// `Products` of `gpu/kernels/linear.cu`, with the blocks of few rows or those that share a tile.
     fn words(&self, blocks: usize) -> Vec<u64> {
         let pair = |low: usize, high: usize| low as u64 | (high as u64) << 32;
-        let mut words = Vec::with_capacity(18 + 7 * MATRICES);
+        let mut words = Vec::with_capacity(20 + 7 * MATRICES);
         words.extend(self.x.planes);
         words.extend([self.x.stride as u64, pair(self.rows, self.inputs), pair(self.matrices.len(), blocks)]);
         let none = Raw { values: 0, maxima: 0, parts: 0, base: 0 };
@@ -257,10 +285,11 @@ impl Products {
         words.extend(
             self.gated.map_or([0; 4], |gated| [gated.tables, gated.values, gated.maxima, gated.activation]),
         );
+        words.extend(self.shared.map_or([0; 2], |shared| [shared.sums, shared.done]));
         for m in &self.matrices {
             words.extend([m.bytes, m.scales, m.groups, m.bias, m.out, m.sum, m.outputs as u64]);
         }
-        words.resize(18 + 7 * MATRICES, 0);
+        words.resize(20 + 7 * MATRICES, 0);
         words
     }
 }

@@ -21,7 +21,7 @@ namespace shim {
 
 // What the running fiber is.
 struct Thread {
-    unsigned thread, threads, block[3];
+    unsigned thread, threads, block[3], grid_x;
 };
 const Thread &place();
 
@@ -81,6 +81,8 @@ inline unsigned block_x() { return shim::place().block[0]; }
 inline unsigned block_y() { return shim::place().block[1]; }
 inline unsigned block_z() { return shim::place().block[2]; }
 
+inline unsigned grid_x() { return shim::place().grid_x; }
+
 inline void block_barrier() { shim::block_barrier(); }
 inline unsigned shuffle_xor(unsigned value, unsigned lanes) { return shim::exchange(&value, 1)[8 * (thread_index() % 32 ^ lanes)]; }
 inline unsigned warp_sum(unsigned value) {
@@ -108,6 +110,8 @@ inline unsigned long long multiply_high(unsigned long long a, unsigned long long
     return (unsigned long long)((unsigned __int128)a * b >> 64);
 }
 
+inline void memory_fence() {}
+inline unsigned atomic_add(unsigned *at, unsigned value) { return (*at += value) - value; }
 inline void atomic_add(unsigned long long *at, unsigned long long value) { *at += value; }
 inline void atomic_max(int *at, int value) { *at = *at > value ? *at : value; }
 inline void atomic_max(unsigned long long *at, unsigned long long value) { *at = *at > value ? *at : value; }

@@ -34,6 +34,9 @@ pub(super) fn check<B: Backend>(backend: &B) -> Result<usize, KernelMismatch> {
     // row that does not fit a block.
     let shapes = [
         (70, 150, 200),
+        // So few tiles that blocks share their inputs.
+        (130, 40, 1_100),
+        (20, 40, 1_700),
         (9, 33, 65),
         (7, 33, 65),
         (4, 33, 65),
