@@ -11,6 +11,7 @@ use metis_kernels::{
 };
 use smallvec::smallvec;
 
+use crate::attention;
 use crate::buffers::{Activations, Bias, Linear, Norm, Residual, Rope, filled, i32_bytes, u32_bytes};
 use crate::cache::{self, KvCache, Pool};
 use crate::choose;
@@ -312,7 +313,7 @@ impl<D: Driver> Backend for Gpu<D> {
         caches: &mut [&mut KvCache<D>],
         out: &mut Activations<D>,
     ) -> Result<(), BackendError> {
-        cache::attention(self, attention, rows, [q, k, v], caches, out)
+        attention::attention(self, attention, rows, [q, k, v], caches, out)
     }
 
     fn gate(

@@ -11,7 +11,8 @@
 //! |---|---|
 //! | `backend` | [`Gpu`], the backend |
 //! | `buffers` | weights and rows in the device's memory |
-//! | `cache` | the paged key-value cache, and attention |
+//! | `cache` | the paged key-value cache |
+//! | `attention` | attention over it |
 //! | `choose` | choosing tokens |
 //! | `queue` | what waits, and who owns memory |
 //! | `task` | what a device is asked to do, and how neighbours become one launch |
@@ -22,6 +23,7 @@
 //! | `device` | [`DeviceRequest`]: how a user names a device |
 #![deny(clippy::float_arithmetic)]
 
+mod attention;
 mod backend;
 mod buffers;
 mod cache;
