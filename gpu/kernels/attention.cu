@@ -182,10 +182,10 @@ KERNEL(copy_positions, Layer layer, i64 layer_bytes, unsigned char *const *from_
     i64 offset = block_y() * layer_bytes;
     Place from{from_pages[source / PAGE] + offset, head * PAGE + (int)(source % PAGE)};
     Place to{to_pages[target / PAGE] + offset, head * PAGE + (int)(target % PAGE)};
-    for (int i = thread_index(); i < layer.stride; i += threads()) {
-        keys_high(layer, to)[i] = keys_high(layer, from)[i];
-        keys_low(layer, to)[i] = keys_low(layer, from)[i];
-        values_of(layer, to)[i] = values_of(layer, from)[i];
+    int words = layer.stride / 16;
+    for (int i = thread_index(); i < 3 * words; i += threads()) {
+        i64 word = (i64)(i / words) * layer.kv_heads * PAGE * words + i % words;
+        ((Int4 *)keys_high(layer, to))[word] = ((const Int4 *)keys_high(layer, from))[word];
     }
     if (thread_index() == 0) {
         *key_exponent(layer, to) = *key_exponent(layer, from);

@@ -45,10 +45,16 @@ DEVICE int saturate32(i64 x) {
     return x > limit ? (int)limit : x < -limit ? -(int)limit : (int)x;
 }
 
+// `rescale` by an exponent below zero. Half a step is added to what one bit more is left of.
+DEVICE int rescale_down(i64 sum, u32 mantissa, int exponent) {
+    u32 down = ~(u32)exponent;
+    return saturate32(((sum * (i64)mantissa >> (down < 63 ? down : 63)) + 1) >> 1);
+}
+
 // `|sum| <= 2^39`.
 DEVICE int rescale(i64 sum, u32 mantissa, int exponent) {
+    if (exponent < 0) return rescale_down(sum, mantissa, exponent);
     i64 product = sum * (i64)mantissa;
-    if (exponent <= 0) return saturate32(round_shift(product, -exponent));
     // The largest number that the shift keeps within the limit.
     i64 most = exponent >= 31 ? 0 : 0x7fffffffll >> exponent;
     return product > most ? 0x7fffffff : product < -most ? -0x7fffffff : (int)((u64)product << (exponent & 31));

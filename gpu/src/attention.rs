@@ -17,8 +17,20 @@ use crate::task::{Begin, Task, row_threads};
 const CHUNK: usize = 128;
 /// Positions that one block does by itself, as in `gpu/kernels/attention_near.cu`.
 const NEAR: usize = 1024;
-/// Scores that are kept at a time, for as many rows as that is.
+/// Bytes of scores that are kept at a time, for as many rows as that is.
 const SCORE_BYTES: usize = 64 << 20;
+/// Rows that are multiplied by tiles, if tiles are at least half full of them.
+const MANY_ROWS: usize = 32;
+/// Pairs of a row and a head that a tile has, as in `gpu/kernels/attention_tiles.cu`.
+const PAIRS: usize = 16;
+/// Positions that a warp does at a time there, and bytes of their scores.
+const GROUP: usize = 32;
+const GROUP_BYTES: usize = PAIRS * GROUP * size_of::<i32>();
+/// Groups of which a block has the scores in its own memory, and the bytes of that before them.
+const OWN_GROUPS: usize = 17;
+const OWN_BYTES: usize = 8 << 10;
+/// Exponents of scales with which scores are never shifted to the left, whatever the exponents of queries and keys (at most 1).
+const LEAST_DOWN: i32 = -18;
 /// Threads of a block that does a head: enough for every four channels, and as many sums as there are.
 const NEAR_THREADS: [usize; 2] = [64, 256];
 
@@ -60,13 +72,16 @@ pub(crate) fn attention<D: Driver>(
     }
 
     let (infos, pages) = describe(layer, rows, caches);
+    let group = shape.heads / shape.kv_heads;
+    let tiles = Tiles::new(attention, rows, caches, group);
     let most_seen = rows
         .iter()
         .map(|row| attention.sees(row.position, caches[row.sequence].lengths[layer]).len())
         .max()
         .unwrap_or(0);
     // Few sizes, so that the steps of a growing sequence have equal launches; none where no scores are kept.
-    let positions = if most_seen > NEAR { most_seen.next_power_of_two() } else { 0 };
+    let far = most_seen > NEAR && tiles.is_none();
+    let positions = if far { most_seen.next_power_of_two() } else { 0 };
     let tile = SCORE_BYTES.checked_div(shape.heads * positions * size_of::<i32>()).unwrap_or(rows.len());
     let tile = tile.clamp(1, rows.len());
 
@@ -80,14 +95,18 @@ pub(crate) fn attention<D: Driver>(
         slots * size_of::<u64>(),
         slots * size_of::<u64>(),
         slots * shape.head_dim * size_of::<u64>(),
-        tile * shape.heads * positions * size_of::<i32>(),
+        match &tiles {
+            Some(tiles) => tiles.score_bytes(shape.kv_heads),
+            None => tile * shape.heads * positions * size_of::<i32>(),
+        },
     ]
     .map(|bytes| layout.take(bytes));
     let scratch = gpu.attention_scratch(layout.bytes)?;
     let base = scratch.address();
 
     gpu.queue.add(|op| {
-        op.reserve(&[infos.len(), pages.len()])?;
+        let lists = tiles.as_ref().map_or(&[][..], |tiles| &tiles.list);
+        op.reserve(&[infos.len(), pages.len(), lists.len()])?;
         let (infos, pages) = (op.place(&infos), op.place(&pages));
         let call = |first_row: usize| {
             let mut words = Vec::with_capacity(40);
@@ -122,15 +141,32 @@ pub(crate) fn attention<D: Driver>(
             shared: 0,
             arguments,
         };
-        if positions == 0 {
-            let [values, maxima] = [parts[6], parts[4]].map(|part| base + part);
-            // Heads that share keys are one block's where there is work enough for all blocks.
-            let busy = rows.len() * shape.kv_heads >= 2 * gpu.queue.multiprocessors() as usize;
-            let heads_each = if busy { shape.heads / shape.kv_heads } else { 1 };
-            let arguments = Arguments::of_struct(call(0)).with(maxima).with(heads_each);
-            let threads = most_seen.next_power_of_two().clamp(NEAR_THREADS[0], NEAR_THREADS[1]);
-            let grid = [rows.len(), shape.heads / heads_each, 1];
-            op.launch(launch("attention_near", grid, threads as u32, arguments));
+        if !far {
+            let [values, maxima, scores] = [parts[6], parts[4], parts[7]].map(|part| base + part);
+            if let Some(tiles) = &tiles {
+                let list = op.place(&tiles.list);
+                for (blocks, first) in tiles.launches(shape.kv_heads) {
+                    let arguments = Arguments::of_struct(call(0)).with(list + first as u64).with(maxima);
+                    let arguments = arguments.with(if tiles.is_near() { 0 } else { scores });
+                    op.launch(Launch {
+                        shared: tiles.shared_bytes() as u32,
+                        ..launch(
+                            "attention_tiles",
+                            [blocks, shape.kv_heads, 1],
+                            tiles.threads(shape.kv_heads, gpu.queue.multiprocessors()),
+                            arguments.with(tiles.groups * GROUP_BYTES / 16),
+                        )
+                    });
+                }
+            } else {
+                // Heads that share keys are one block's where there is work enough for all blocks.
+                let busy = rows.len() * shape.kv_heads >= 2 * gpu.queue.multiprocessors() as usize;
+                let heads_each = if busy { group } else { 1 };
+                let arguments = Arguments::of_struct(call(0)).with(maxima).with(heads_each);
+                let threads = most_seen.next_power_of_two().clamp(NEAR_THREADS[0], NEAR_THREADS[1]);
+                let grid = [rows.len(), shape.heads / heads_each, 1];
+                op.launch(launch("attention_near", grid, threads as u32, arguments));
+            }
             let raw = Raw { values, maxima, parts: shape.heads, base: -16 };
             op.add(Task::Finish { raw, out: out.quantised(), rows: rows.len(), width: shape.query_width() });
             return Ok(());
@@ -153,6 +189,93 @@ pub(crate) fn attention<D: Driver>(
         op.launch(launch("attention_end", [rows.len(), 1, 1], row_threads(shape.query_width()), end));
         Ok(())
     })
+}
+
+/// Tiles of pairs of a row and a head that share keys, row by row.
+#[derive(Debug)]
+struct Tiles {
+    /// For each tile its first pair, how many there are, and the positions that one of them sees: `PairTile` of `gpu/kernels/attention_tiles.cu`.
+    list: Vec<u8>,
+    /// Groups of positions of the tile that sees most.
+    groups: usize,
+}
+
+/// Bytes of a tile in the list.
+const TILE_BYTES: usize = 4 * size_of::<u32>();
+
+impl Tiles {
+    /// Tiles of rows, of one sequence each, if they are worth it.
+    fn new<D: Driver>(
+        attention: Attention,
+        rows: &[Row],
+        caches: &[&mut KvCache<D>],
+        group: usize,
+    ) -> Option<Self> {
+        if rows.len() < MANY_ROWS || attention.scale.exponent() >= LEAST_DOWN {
+            return None;
+        }
+        let (mut list, mut most, mut tiles, mut pair) = (Vec::new(), 0, 0, 0);
+        for rows in rows.chunk_by(|a, b| a.sequence == b.sequence) {
+            let length = caches[rows[0].sequence].lengths[attention.layer];
+            let end = pair + rows.len() * group;
+            let first_row = pair / group;
+            while pair < end {
+                let count = PAIRS.min(end - pair);
+                let rows = &rows[pair / group - first_row..=(pair + count - 1) / group - first_row];
+                let seen = rows.iter().map(|row| attention.sees(row.position, length));
+                let (start, stop) = seen
+                    .fold((usize::MAX, 0), |(start, stop), seen| (start.min(seen.start), stop.max(seen.end)));
+                let start = start / GROUP * GROUP;
+                most = most.max((stop - start).div_ceil(GROUP));
+                list.extend(
+                    [pair, count, start, stop].iter().flat_map(|&value| (value as u32).to_le_bytes()),
+                );
+                tiles += 1;
+                pair += count;
+            }
+        }
+        // Few sizes, as the memory of a launch.
+        let groups = most.next_power_of_two();
+        let groups = if most <= OWN_GROUPS { groups.min(OWN_GROUPS) } else { groups };
+        (2 * pair >= tiles * PAIRS).then_some(Self { list, groups })
+    }
+
+    const fn count(&self) -> usize {
+        self.list.len() / TILE_BYTES
+    }
+
+    /// Whether blocks have the scores in their own memory.
+    const fn is_near(&self) -> bool {
+        self.groups <= OWN_GROUPS
+    }
+
+    /// Bytes of a block's memory.
+    const fn shared_bytes(&self) -> usize {
+        OWN_BYTES + if self.is_near() { self.groups * GROUP_BYTES } else { 0 }
+    }
+
+    /// Tiles that are done at a time.
+    fn at_once(&self, kv_heads: usize) -> usize {
+        let most =
+            if self.is_near() { self.count() } else { SCORE_BYTES / (kv_heads * self.groups * GROUP_BYTES) };
+        most.clamp(1, self.count().max(1))
+    }
+
+    /// Bytes of scores in the device's memory.
+    fn score_bytes(&self, kv_heads: usize) -> usize {
+        if self.is_near() { 0 } else { self.at_once(kv_heads) * kv_heads * self.groups * GROUP_BYTES }
+    }
+
+    /// How many tiles each launch does, and where in the list they begin.
+    fn launches(&self, kv_heads: usize) -> impl Iterator<Item = (usize, usize)> {
+        let (count, most) = (self.count(), self.at_once(kv_heads));
+        (0..count).step_by(most).map(move |first| (most.min(count - first), first * TILE_BYTES))
+    }
+
+    /// Threads of a block: more where there are few blocks.
+    fn threads(&self, kv_heads: usize, multiprocessors: u32) -> u32 {
+        if self.at_once(kv_heads) * kv_heads < 2 * multiprocessors as usize { 256 } else { 128 }
+    }
 }
 
 /// What kernels need to know of each row, and the tables of the sequences' pages.

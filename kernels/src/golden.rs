@@ -4,6 +4,7 @@
 //! read them without this crate.
 
 mod answers;
+mod attention;
 mod batches;
 mod cases;
 mod layer;

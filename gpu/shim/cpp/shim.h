@@ -16,6 +16,7 @@
 #define SHARED(type, name) type &name = *(type *)shim::shared(sizeof(type), __LINE__)
 #define SHARED_BYTES(name) unsigned char *name = shim::launch_memory()
 #define UNROLL
+#define ROLL
 
 namespace shim {
 
@@ -105,6 +106,12 @@ inline unsigned ballot(bool condition) {
     return all;
 }
 
+inline unsigned permute(unsigned a, unsigned b, unsigned which) {
+    unsigned long long bytes = (unsigned long long)b << 32 | a;
+    unsigned word = 0;
+    for (unsigned i = 0; i < 4; i++) word |= (unsigned)(bytes >> 8 * (which >> 4 * i & 7) & 255) << 8 * i;
+    return word;
+}
 inline unsigned leading_zeros(unsigned long long x) { return x == 0 ? 64 : __builtin_clzll(x); }
 inline unsigned long long multiply_high(unsigned long long a, unsigned long long b) {
     return (unsigned long long)((unsigned __int128)a * b >> 64);
@@ -112,6 +119,7 @@ inline unsigned long long multiply_high(unsigned long long a, unsigned long long
 
 inline void memory_fence() {}
 inline unsigned atomic_add(unsigned *at, unsigned value) { return (*at += value) - value; }
+inline void atomic_add(int *at, int value) { *at += value; }
 inline void atomic_add(unsigned long long *at, unsigned long long value) { *at += value; }
 inline void atomic_max(int *at, int value) { *at = *at > value ? *at : value; }
 inline void atomic_max(unsigned long long *at, unsigned long long value) { *at = *at > value ? *at : value; }

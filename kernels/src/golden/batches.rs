@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::attention::Many;
 use super::cases::Stream;
 use super::layer::{Kind, layers};
 use super::reuse::{gated_to_itself, normed_to_itself};
@@ -63,6 +64,9 @@ pub(super) fn check<B: Backend>(backend: &B) -> Result<usize, KernelMismatch> {
         let case = format!("causal_{causal}_window_{window:?}");
         let expected = long_attention(&reference, causal, window);
         same("attention", case, expected, long_attention(backend, causal, window))?;
+    }
+    for case in Many::ALL {
+        same("attention", case.name(), case.on(&reference), case.on(backend))?;
     }
     same("choose", "drawn".into(), choices(&reference), choices(backend))?;
     Ok(cases)
