@@ -266,7 +266,7 @@ proptest! {
 
     #[test]
     fn choices(
-        width in 1usize..1_500, spread in 10u32..22, temperature in 1u32 << 10..1 << 18, greedy: bool,
+        width in prop_oneof![4 => 1usize..1_500, 1 => 8_000usize..20_000], spread in 10u32..22, temperature in 1u32 << 10..1 << 18, greedy: bool,
         top_p in prop_oneof![Just(1u32 << 16), 1u32..1 << 16], top_k in prop_oneof![Just(0u16), 1u16..60, 500u16..2_000],
         masked in prop::option::of(1u64..40), seed: u64,
     ) {
