@@ -3,8 +3,6 @@
 
 // Positions of a page: the blocks in which prefixes are kept.
 const int PAGE = 16;
-// The most threads of a block that quantises a head.
-const int HEAD_THREADS = 64;
 
 // A row's place: its position, the positions that its sequence has in this layer, the first of its pages in the table, and whether its
 // keys and values are kept (not if a later row of the step has the same position).
@@ -81,14 +79,6 @@ DEVICE Seen seen(const Layer &layer, const RowInfo &row) {
     return Seen{first, end};
 }
 
-DEVICE int quantise_head(Reduction &shared, const int *x, int count, i8 *high, i8 *low, int stride) {
-    u64 max = 0;
-    for (int i = thread_index(); i < count; i += threads()) max = MaxOf::of(max, magnitude(x[i]));
-    int shift = activation_shift(block_reduce<MaxOf>(shared, max));
-    for (int i = thread_index(); i < stride; i += threads()) write_activation(high, low, i, i < count ? shift_by(x[i], shift) : 0);
-    return shift - 16;
-}
-
 // What is done to a head before it is quantised: a norm, if there are gains, and a rotation, if there are rotations.
 struct HeadWork {
     const int *gains, *biases;
@@ -97,76 +87,172 @@ struct HeadWork {
     const u32 *positions;
 };
 
-DEVICE void begin_head(Reduction &shared, HeadWork work, int *x, i64 row, int count) {
-    if (work.gains) {
-        normalise_run(shared, x, Norm{work.gains, work.biases, work.epsilon, count});
-        block_barrier();
-    }
-    if (work.rotations) {
-        int pairs = count / 2;
-        const Int2 *rotations = work.rotations + (i64)work.positions[row] * pairs;
-        for (int i = thread_index(); i < pairs; i += threads()) rotate(x + i, x + i + pairs, x[i], x[i + pairs], rotations[i]);
-        block_barrier();
-    }
+// By its parts: a structure that is chosen would be copied to memory.
+DEVICE HeadWork chosen(bool which, const HeadWork &a, const HeadWork &b) {
+    return HeadWork{which ? a.gains : b.gains, which ? a.biases : b.biases, which ? a.epsilon : b.epsilon, which ? a.rotations : b.rotations,
+                    which ? a.positions : b.positions};
 }
 
-// Blocks `(row, head)`, first the key-value heads, then the query heads.
-THREADS(HEAD_THREADS, 8)
-KERNEL(attention_begin, Call call, int *q, int *k, const int *v, HeadWork of_query, HeadWork of_key) {
-    SHARED(Parts, parts);
-    Reduction shared{parts};
+// A head in a warp's registers: a lane has every 32nd channel of the first half, and the channels that are rotated with them.
+const int HEAD_WORDS = 4;
+
+struct Head {
+    int of[HEAD_WORDS][2];
+
+    // Channels and where they are: `use(word, half, channel)`.
+    template <class Use> DEVICE static void each(int head_dim, Use use) {
+        int pairs = head_dim / 2;
+        UNROLL
+        for (int j = 0; j < HEAD_WORDS; j++) {
+            int pair = thread_index() % 32 + 32 * j;
+            if (pair >= pairs) continue;
+            use(j, 0, pair);
+            use(j, 1, pair + pairs);
+        }
+    }
+};
+
+DEVICE Head load_head(const int *x, int head_dim) {
+    Head head{};
+    Head::each(head_dim, [&](int j, int half, int i) { head.of[j][half] = x[i]; });
+    return head;
+}
+
+DEVICE void store_head(const Head &head, int *x, int head_dim) {
+    Head::each(head_dim, [&](int j, int half, int i) { x[i] = head.of[j][half]; });
+}
+
+// Normalises and rotates; whether that is anything.
+DEVICE bool work_on_head(Head &head, HeadWork work, i64 row, int head_dim) {
+    int pairs = head_dim / 2;
+    Int2 rotations[HEAD_WORDS] = {};
+    if (work.rotations) {
+        const Int2 *of_row = work.rotations + (i64)work.positions[row] * pairs;
+        Head::each(head_dim, [&](int j, int half, int i) { if (half == 0) rotations[j] = of_row[i]; });
+    }
+    if (work.gains) {
+        Norm norm{work.gains, work.biases, work.epsilon, head_dim};
+        Head gains{}, biases{};
+        Head::each(head_dim, [&](int j, int half, int i) { gains.of[j][half] = norm.gains[i], biases.of[j][half] = bias_of(norm, i); });
+        auto each_number = [&](auto use) { Head::each(head_dim, [&](int j, int half, int) { use(head.of[j][half]); }); };
+        Factor factor = norm_factor(OverWarp{}, each_number, norm);
+        Head::each(head_dim, [&](int j, int half, int) {
+            i64 value = normed(head.of[j][half], gains.of[j][half], biases.of[j][half], factor);
+            head.of[j][half] = saturate32(round_shift(value, 24));
+        });
+    }
+    UNROLL
+    for (int j = 0; j < HEAD_WORDS; j++)
+        if (work.rotations) rotate(&head.of[j][0], &head.of[j][1], head.of[j][0], head.of[j][1], rotations[j]);
+    return work.gains || work.rotations;
+}
+
+DEVICE u32 largest_of_head(const Head &head) {
+    u32 max = 0;
+    UNROLL
+    for (int j = 0; j < 2 * HEAD_WORDS; j++) max = (u32)MaxOf::of(max, magnitude(head.of[j / 2][j % 2]));
+    return warp_max(max);
+}
+
+// Quantises queries or keys; returns their exponent.
+DEVICE int quantise_head(const Head &head, const Layer &layer, i8 *high, i8 *low) {
+    int shift = activation_shift(largest_of_head(head));
+    Quantise quantised(shift);
+    Head::each(layer.head_dim, [&](int j, int half, int i) { write_activation(high, low, i, quantised(head.of[j][half])); });
+    int past = layer.head_dim + thread_index() % 32;
+    if (past < layer.stride) high[past] = low[past] = 0;
+    return shift - 16;
+}
+
+// Quantises values; returns their maximum.
+DEVICE u32 quantise_values(const Head &head, const Layer &layer, i8 *values) {
+    u32 max = largest_of_head(head);
+    // `round_div(127 * v, max) + 128`, by one division for all of a head: an inverse gives the quotient or one less.
+    u64 divisor = 2ull * max, inverse = max == 0 ? 0 : (1ull << 63) / divisor;
+    Head::each(layer.head_dim, [&](int j, int half, int i) {
+        u64 dividend = (u64)(254 * (i64)head.of[j][half] + 257 * (i64)max), quotient = multiply_high(2 * dividend, inverse);
+        if (dividend - quotient * divisor >= divisor) quotient++;
+        values[i] = max == 0 ? 0 : (i8)((int)quotient - 128);
+    });
+    return max;
+}
+
+const int BEGIN_THREADS = 128;
+
+// Warps `(row, head)`, first the key-value heads, then the query heads.
+THREADS(BEGIN_THREADS, 5)
+KERNEL(attention_begin, Call call, int *q, int *k, const int *v, HeadWork of_query, HeadWork of_key, i64 rows) {
     const Layer &layer = call.layer;
     const Scratch &scratch = call.scratch;
-    i64 row = block_x();
+    int heads = layer.kv_heads + layer.heads, count = layer.head_dim;
+    i64 warp = (i64)block_x() * (BEGIN_THREADS / 32) + thread_index() / 32, row = warp / heads;
+    int number = (int)(warp % heads);
+    if (row >= rows) return;
     RowInfo info = call.rows[row];
-    int count = layer.head_dim;
-    if (block_y() < (u32)layer.kv_heads) {
-        int head = block_y();
-        int *key = k + (row * layer.kv_heads + head) * count;
-        const int *value = v + (row * layer.kv_heads + head) * count;
-        begin_head(shared, of_key, key, row, count);
-        if (!info.kept) return;
-        Place place = place_of(call, info, head, info.position);
-        int exponent = quantise_head(shared, key, count, keys_high(layer, place), keys_low(layer, place), layer.stride);
-        u64 max = 0;
-        for (int i = thread_index(); i < count; i += threads()) max = MaxOf::of(max, magnitude(value[i]));
-        max = block_reduce<MaxOf>(shared, max);
-        i8 *values = values_of(layer, place);
-        for (int i = thread_index(); i < count; i += threads())
-            values[i] = max == 0 ? 0 : (i8)round_div((i64)value[i] * 127, (i64)max);
-        if (thread_index() == 0) {
+    bool is_key = number < layer.kv_heads;
+    i64 slot = is_key ? row * layer.kv_heads + number : row * layer.heads + number - layer.kv_heads;
+    int *x = (is_key ? k : q) + slot * count;
+    Head head = load_head(x, count);
+    if (work_on_head(head, chosen(is_key, of_key, of_query), row, count)) store_head(head, x, count);
+    if (is_key && !info.kept) return;
+    Place place = place_of(call, info, is_key ? number : 0, info.position);
+    i8 *high = is_key ? keys_high(layer, place) : scratch.query_high + slot * layer.stride;
+    i8 *low = is_key ? keys_low(layer, place) : scratch.query_low + slot * layer.stride;
+    int exponent = quantise_head(head, layer, high, low);
+    bool first = thread_index() % 32 == 0;
+    if (is_key) {
+        u32 max = quantise_values(load_head(v + slot * count, count), layer, values_of(layer, place));
+        if (first) {
             *key_exponent(layer, place) = exponent;
-            *value_maximum(layer, place) = (u32)max;
+            *value_maximum(layer, place) = max;
         }
-    } else {
-        i64 slot = row * layer.heads + (block_y() - layer.kv_heads);
-        begin_head(shared, of_query, q + slot * count, row, count);
-        int exponent = quantise_head(shared, q + slot * count, count, scratch.query_high + slot * layer.stride,
-                                     scratch.query_low + slot * layer.stride, layer.stride);
-        for (int i = thread_index(); i < count; i += threads()) scratch.sums[slot * count + i] = 0;
-        if (thread_index() == 0) {
-            scratch.query_exponents[slot] = exponent;
-            scratch.score_maxima[slot] = -0x7fffffff - 1;
-            scratch.weight_sums[slot] = scratch.product_maxima[slot] = 0;
-        }
+        return;
+    }
+    if (first) scratch.query_exponents[slot] = exponent;
+    // What passes over many positions add to.
+    if (scratch.positions == 0) return;
+    Head::each(count, [&](int, int, int i) { scratch.sums[slot * count + i] = 0; });
+    if (first) {
+        scratch.score_maxima[slot] = -0x7fffffff - 1;
+        scratch.weight_sums[slot] = scratch.product_maxima[slot] = 0;
     }
 }
 
-DEVICE int score_of(const Call &call, i64 slot, Place place) {
-    const Layer &layer = call.layer;
-    const i8 *query_high = call.scratch.query_high + slot * layer.stride, *query_low = call.scratch.query_low + slot * layer.stride;
-    const i8 *key_high = keys_high(layer, place), *key_low = keys_low(layer, place);
-    int high = 0, middle = 0, low = 0;
-    for (int i = 0; i < layer.stride; i += 16) {
-        Int4 kh = *(const Int4 *)(key_high + i), kl = *(const Int4 *)(key_low + i);
-        Int4 qh = *(const Int4 *)(query_high + i), ql = *(const Int4 *)(query_low + i);
-        high = dot16(qh, kh, high);
-        middle = dot16(qh, kl, dot16(ql, kh, middle));
-        low = dot16(ql, kl, low);
+// 64 channels of a key, which are on their way together; zero past the head's end.
+struct KeyRun {
+    Int4 high[4], low[4];
+
+    DEVICE void load(const i8 *key_high, const i8 *key_low, int first, int stride) {
+        UNROLL
+        for (int j = 0; j < 4; j++) {
+            bool there = first + 16 * j < stride;
+            high[j] = there ? *(const Int4 *)(key_high + first + 16 * j) : Int4{};
+            low[j] = there ? *(const Int4 *)(key_low + first + 16 * j) : Int4{};
+        }
     }
-    i64 dot = 65536 * (i64)high + 256 * (i64)middle + low;
-    int exponent = call.scratch.query_exponents[slot] + *key_exponent(layer, place) + call.scale.exponent + 16;
-    int score = rescale(dot, call.scale.mantissa, exponent);
+};
+
+// Products of high bytes, of high and low ones, and of low bytes.
+struct Dot {
+    int high = 0, middle = 0, low = 0;
+
+    // With the query's bytes from the run's first channel on, of which so many are left.
+    DEVICE void add(const KeyRun &key, const i8 *query_high, const i8 *query_low, int left) {
+        UNROLL
+        for (int j = 0; j < 4; j++) {
+            if (16 * j >= left) break;
+            Int4 qh = *(const Int4 *)(query_high + 16 * j), ql = *(const Int4 *)(query_low + 16 * j);
+            high = dot16(qh, key.high[j], high);
+            middle = dot16(qh, key.low[j], dot16(ql, key.high[j], middle));
+            low = dot16(ql, key.low[j], low);
+        }
+    }
+    DEVICE i64 sum() const { return 65536 * (i64)high + 256 * (i64)middle + low; }
+};
+
+// The score of a query and a key with these exponents together.
+DEVICE int score_of(const Call &call, const Dot &dot, int exponents) {
+    int score = rescale(dot.sum(), call.scale.mantissa, exponents + call.scale.exponent + 16);
     return call.cap.cap ? soft_capped(call.tables, call.cap, score) : score;
 }
 

@@ -18,9 +18,16 @@ KERNEL(attention_scores, Call call) {
     bool there = index < range.end - range.first;
     int kv_head = block_y(), group = layer.heads / layer.kv_heads;
     Place place = place_of(call, info, kv_head, there ? range.first + index : range.first);
+    int exponent = *key_exponent(layer, place);
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
-        i64 slot = row * layer.heads + head;
-        int score = score_of(call, slot, place);
+        i64 slot = row * layer.heads + head, query = slot * layer.stride;
+        Dot dot;
+        for (int first = 0; first < layer.stride; first += 64) {
+            KeyRun run;
+            run.load(keys_high(layer, place), keys_low(layer, place), first, layer.stride);
+            dot.add(run, call.scratch.query_high + query + first, call.scratch.query_low + query + first, layer.stride - first);
+        }
+        int score = score_of(call, dot, call.scratch.query_exponents[slot] + exponent);
         if (there) *score_at(call, slot, index) = score;
         u64 max = block_reduce<MaxOf>(shared, there ? ordered(score) : 0);
         if (thread_index() == 0) atomic_max(call.scratch.score_maxima + slot, score_of_order(max));
@@ -76,7 +83,7 @@ KERNEL(attention_values, Call call) {
     if (block_x() * CHUNK >= seen_count) return;
     if (index < seen_count) {
         int shift = activation_shift(call.scratch.product_maxima[slot]);
-        factors.of[thread_index()] = (int)shift_by((i64)product_of(call, info, range, slot, block_y(), index).product, shift);
+        factors.of[thread_index()] = Quantise(shift)((i64)product_of(call, info, range, slot, block_y(), index).product);
         int kv_head = block_y() / (layer.heads / layer.kv_heads);
         factors.values[thread_index()] = values_of(layer, place_of(call, info, kv_head, range.first + index));
     }
@@ -121,6 +128,7 @@ KERNEL(attention_end, Call call, i8 *high, i8 *low, int *exponents, int stride) 
         sums[i] = (u64)(i64)value;
     }
     int shift = activation_shift(block_reduce<MaxOf>(shared, max));
-    for (u32 i = thread_index(); i < width; i += threads()) write_activation(high, low, row * stride + i, shift_by((i64)sums[i], shift));
+    Quantise quantised(shift);
+    for (u32 i = thread_index(); i < width; i += threads()) write_activation(high, low, row * stride + i, quantised((i64)sums[i]));
     if (thread_index() == 0) exponents[row] = shift - 16;
 }

@@ -215,13 +215,7 @@ DEVICE void weigh_positions(const PairBlock &block, const int (&tops)[2], u64 (&
 
 // The factors of the warp's positions, in bytes: a word of each lane has the high ones of both rows, then the low ones.
 DEVICE void factor_positions(const PairBlock &block, const int (&shifts)[2]) {
-    // A shift to the right less one, after which half a step is one; a number that is shifted to the left is small.
-    u32 right[2], left[2];
-    UNROLL
-    for (int i = 0; i < 2; i++) {
-        right[i] = shifts[i] >= 1 ? shifts[i] - 1 : 0;
-        left[i] = shifts[i] >= 1 ? 0 : 1 - shifts[i];
-    }
+    const Quantise quantised[2] = {shifts[0], shifts[1]};
     for (int page = thread_index() / 32 * 2; page < 2 * block.groups(); page += page % 2 ? threads() / 16 - 1 : 1) {
         u32 maxima[2][2], factors[2][4], high[2], low[2];
         maxima_of_values(block, page, maxima);
@@ -231,7 +225,7 @@ DEVICE void factor_positions(const PairBlock &block, const int (&shifts)[2]) {
             const u32 weight[4] = {(u32)weights.x, (u32)weights.y, (u32)weights.z, (u32)weights.w};
             UNROLL
             for (int c = 0; c < 4; c++)
-                factors[c / 2][eight * 2 + c % 2] = (((u32)((u64)weight[c] * maxima[eight][c % 2] >> right[c / 2]) << left[c / 2]) + 1) >> 1;
+                factors[c / 2][eight * 2 + c % 2] = (u32)quantised[c / 2]((i64)((u64)weight[c] * maxima[eight][c % 2]));
         }
         UNROLL
         for (int i = 0; i < 2; i++) split_bytes(factors[i], high[i], low[i]);

@@ -13,35 +13,44 @@ struct Factor {
 
 DEVICE int centred(int x, i64 mean) { return saturate32((i64)x - mean); }
 
-// A run of numbers of which each thread keeps some.
-const int KEPT = 4;
-typedef Held<int, KEPT> Kept;
+// Who has the numbers of a run together: a block or a warp.
+struct OverBlock {
+    Reduction &shared;
+    DEVICE u64 sum(u64 value) const { return block_reduce<SumOf>(shared, value); }
+    DEVICE void max_and_sum(u64 &max, u64 &sum) const { block_reduce<MaxOf, SumOf>(shared, max, sum); }
+};
+struct OverWarp {
+    DEVICE u64 sum(u64 value) const { return SumOf::over_warp(value); }
+    DEVICE void max_and_sum(u64 &max, u64 &sum) const {
+        max = MaxOf::over_warp(max);
+        sum = SumOf::over_warp(sum);
+    }
+};
 
-// `1 / sqrt(mean(x^2) + epsilon)`, after the mean is taken away if there are biases.
-DEVICE Factor norm_factor(Reduction &shared, const int *x, const Kept &kept, Norm norm) {
+// `1 / sqrt(mean(x^2) + epsilon)`, after the mean is taken away if there are biases; `each` gives a thread's numbers.
+template <class Over, class Each> DEVICE Factor norm_factor(Over over, Each each, Norm norm) {
     u32 width = norm.width;
-    auto load = [&](u32 i) { return x[i]; };
     i64 mean = 0;
     if (norm.biases) {
         i64 sum = 0;
-        each(kept, width, load, [&](u32, int value) { sum += value; });
-        mean = round_div((i64)block_reduce<SumOf>(shared, (u64)sum), width);
+        each([&](int value) { sum += value; });
+        mean = round_div((i64)over.sum((u64)sum), width);
     }
     u64 max = 0, squares = 0;
     auto square = [](i64 value) { return (u64)(value * value); };
-    each(kept, width, load, [&](u32, int value) {
+    each([&](int value) {
         int own = centred(value, mean);
         max = MaxOf::of(max, magnitude(own));
         squares += square(own);
     });
-    block_reduce<MaxOf, SumOf>(shared, max, squares);
+    over.max_and_sum(max, squares);
     u32 bits = bit_length(max), pre = 0;
     // The squares of large numbers do not fit: those of their upper bits do.
     if (bits > 23) {
         pre = bits - 23;
         squares = 0;
-        each(kept, width, load, [&](u32, int value) { squares += square(round_shift(centred(value, mean), pre)); });
-        squares = block_reduce<SumOf>(shared, squares);
+        each([&](int value) { squares += square(round_shift(centred(value, mean), pre)); });
+        squares = over.sum(squares);
     }
     u64 sum = squares + (u64)round_shift((i64)width * norm.epsilon, 2 * pre);
     if (sum == 0) sum = 1;
@@ -68,6 +77,10 @@ DEVICE i64 normed(int x, int gain, int bias, Factor factor) {
 
 DEVICE int bias_of(Norm norm, u32 i) { return norm.biases ? norm.biases[i] : 0; }
 
+// How many numbers of a run each thread keeps.
+const int KEPT = 4;
+typedef Held<int, KEPT> Kept;
+
 // The factor of a run and a thread's normalised numbers of it, which are made from what is loaded at once.
 struct Run {
     const int *x;
@@ -86,7 +99,9 @@ DEVICE Run normed_run(Reduction &shared, const int *x, Norm norm) {
     Kept kept = held<KEPT>(width, [&](u32 i) { return x[i]; });
     Kept gains = held<KEPT>(width, [&](u32 i) { return norm.gains[i]; });
     Kept biases = held<KEPT>(width, [&](u32 i) { return bias_of(norm, i); });
-    Run run{x, norm, norm_factor(shared, x, kept, norm), {}};
+    auto load = [&](u32 i) { return x[i]; };
+    auto each_number = [&](auto use) { each(kept, width, load, [&](u32, int value) { use(value); }); };
+    Run run{x, norm, norm_factor(OverBlock{shared}, each_number, norm), {}};
     UNROLL
     for (int j = 0; j < KEPT; j++) run.numbers.of[j] = normed(kept.of[j], gains.of[j], biases.of[j], run.factor);
     return run;
@@ -98,7 +113,8 @@ template <class Write> DEVICE int norm_row(Reduction &shared, const int *x, Norm
     u64 max = 0;
     run.each_number([&](u32, i64 value) { max = MaxOf::of(max, magnitude(value)); });
     int shift = activation_shift(block_reduce<MaxOf>(shared, max));
-    run.each_number([&](u32 i, i64 value) { write(i, shift_by(value, shift)); });
+    Quantise quantised(shift);
+    run.each_number([&](u32 i, i64 value) { write(i, quantised(value)); });
     return shift - 40;
 }
 
@@ -113,7 +129,7 @@ KERNEL(norm, const int *x, const int *gains, const int *biases, i64 epsilon, int
     Reduction shared{parts};
     i64 row = block_x();
     int exponent = norm_row(shared, x + row * width, Norm{gains, biases, epsilon, width},
-                            [&](u32 i, i64 value) { write_activation(high, low, row * stride + i, value); });
+                            [&](u32 i, int value) { write_activation(high, low, row * stride + i, value); });
     if (thread_index() == 0) exponents[row] = exponent;
 }
 

@@ -18,7 +18,7 @@ DEVICE void put_row(OneRow &shared, unsigned char *memory, int plane, const Prod
     int stride = p.x.stride, exponent;
     for (int i = stride + 16 * thread_index(); i < plane; i += 16 * threads()) *(Int4 *)(memory + i) = *(Int4 *)(memory + plane + i) = Int4{};
     bool keeps = block_x() == 0;
-    auto write = [&](u32 i, i64 value) {
+    auto write = [&](u32 i, int value) {
         write_activation((i8 *)memory, (i8 *)memory + plane, i, value);
         if (keeps) write_activation(p.x.high, p.x.low, i, value);
     };

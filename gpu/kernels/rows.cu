@@ -19,7 +19,8 @@ KERNEL(quantise, const int *x, int width, i8 *high, i8 *low, int *exponents, int
     u64 max = 0;
     each(numbers, width, load, [&](u32, int value) { max = MaxOf::of(max, magnitude(value)); });
     int shift = activation_shift(block_reduce<MaxOf>(shared, max));
-    each(numbers, width, load, [&](u32 i, int value) { write_activation(high, low, row * stride + i, shift_by(value, shift)); });
+    Quantise quantised(shift);
+    each(numbers, width, load, [&](u32 i, int value) { write_activation(high, low, row * stride + i, quantised(value)); });
     if (thread_index() == 0) exponents[row] = shift - 16;
 }
 
@@ -91,7 +92,8 @@ KERNEL(gate, int activation, const int *gate, const int *up, int width, i8 *high
     u64 max = 0;
     each(numbers, width, load, [&](u32, i64 number) { max = MaxOf::of(max, magnitude(number)); });
     int shift = activation_shift(block_reduce<MaxOf>(shared, max));
-    each(numbers, width, load, [&](u32 i, i64 number) { write_activation(high, low, row * stride + i, shift_by(number, shift)); });
+    Quantise quantised(shift);
+    each(numbers, width, load, [&](u32 i, i64 number) { write_activation(high, low, row * stride + i, quantised(number)); });
     if (thread_index() == 0) exponents[row] = shift - (up ? 32 : 16);
 }
 
@@ -110,7 +112,8 @@ template <class Write> DEVICE int quantise_raw(Reduction &shared, Raw raw, i64 r
     u64 max = 0;
     at_once<2>(raw.parts, [&](u32 i) { return raw.maxima[row * raw.parts + i]; }, [&](u32, u64 part) { max = MaxOf::of(max, part); });
     int shift = activation_shift(block_reduce<MaxOf>(shared, max));
-    each(numbers, width, load, [&](u32 i, i64 value) { write(i, shift_by(value, shift)); });
+    Quantise quantised(shift);
+    each(numbers, width, load, [&](u32 i, i64 value) { write(i, quantised(value)); });
     return shift + raw.base;
 }
 
@@ -119,7 +122,7 @@ KERNEL(finish, Raw raw, int width, i8 *high, i8 *low, int *exponents, int stride
     SHARED(Parts, parts);
     Reduction shared{parts};
     i64 row = block_x();
-    int exponent = quantise_raw(shared, raw, row, width, [&](u32 i, i64 value) { write_activation(high, low, row * stride + i, value); });
+    int exponent = quantise_raw(shared, raw, row, width, [&](u32 i, int value) { write_activation(high, low, row * stride + i, value); });
     if (thread_index() == 0) exponents[row] = exponent;
 }
 

@@ -11,7 +11,8 @@ use crate::buffers::{Activations, Residual};
 use crate::cache::{KvCache, head_stride, layer_words};
 use crate::driver::{Arguments, Driver, Launch};
 use crate::products::Raw;
-use crate::task::{Begin, Task, row_threads};
+use crate::shares::Shares;
+use crate::task::{Begin, Near, Task, row_threads};
 
 /// Positions of a block of threads, as in `gpu/kernels/attention_far.cu`.
 const CHUNK: usize = 128;
@@ -32,7 +33,7 @@ const OWN_BYTES: usize = 8 << 10;
 /// Exponents of scales with which scores are never shifted to the left, whatever the exponents of queries and keys (at most 1).
 const LEAST_DOWN: i32 = -18;
 /// Threads of a block that does a head: enough for every four channels, and as many sums as there are.
-const NEAR_THREADS: [usize; 2] = [64, 256];
+const NEAR_THREADS: [usize; 2] = [64, 512];
 
 /// How intermediate results lie in one buffer.
 struct Layout {
@@ -80,6 +81,9 @@ pub(crate) fn attention<D: Driver>(
         .max()
         .unwrap_or(0);
     // Few sizes, so that the steps of a growing sequence have equal launches; none where no scores are kept.
+    // Nobody sees what is new but the row itself.
+    let alone = rows.len() == 1
+        || (1..rows.len()).all(|i| rows[..i].iter().all(|row| row.sequence != rows[i].sequence));
     let far = most_seen > NEAR && tiles.is_none();
     let positions = if far { most_seen.next_power_of_two() } else { 0 };
     let tile = SCORE_BYTES.checked_div(shape.heads * positions * size_of::<i32>()).unwrap_or(rows.len());
@@ -125,6 +129,14 @@ pub(crate) fn attention<D: Driver>(
             );
             words
         };
+        // Heads that share keys are one block's where there is work enough for all blocks, and where blocks that share them cannot be counted.
+        let busy = rows.len() * shape.kv_heads >= Shares::pieces(&gpu.queue);
+        let near = (!far && tiles.is_none()).then(|| Near {
+            maxima: base + parts[4],
+            heads_each: if busy { group } else { 1 },
+            threads: most_seen.next_power_of_two().clamp(NEAR_THREADS[0], NEAR_THREADS[1]),
+            done: gpu.shares.counts(),
+        });
         op.add(Task::Begin(Box::new(Begin {
             call: call(0),
             heads: [q, k, v].map(|heads| heads.values.address()),
@@ -133,6 +145,7 @@ pub(crate) fn attention<D: Driver>(
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
             work: Default::default(),
+            near: near.filter(|_| alone),
         })));
         let launch = |kernel, grid: [usize; 3], threads, arguments| Launch {
             kernel,
@@ -158,14 +171,8 @@ pub(crate) fn attention<D: Driver>(
                         )
                     });
                 }
-            } else {
-                // Heads that share keys are one block's where there is work enough for all blocks.
-                let busy = rows.len() * shape.kv_heads >= 2 * gpu.queue.multiprocessors() as usize;
-                let heads_each = if busy { group } else { 1 };
-                let arguments = Arguments::of_struct(call(0)).with(maxima).with(heads_each);
-                let threads = most_seen.next_power_of_two().clamp(NEAR_THREADS[0], NEAR_THREADS[1]);
-                let grid = [rows.len(), shape.heads / heads_each, 1];
-                op.launch(launch("attention_near", grid, threads as u32, arguments));
+            } else if let Some(near) = near.filter(|_| !alone) {
+                op.launch(near.launch(call(0), rows.len(), shape.heads, &[]));
             }
             let raw = Raw { values, maxima, parts: shape.heads, base: -16 };
             op.add(Task::Finish { raw, out: out.quantised(), rows: rows.len(), width: shape.query_width() });

@@ -28,7 +28,7 @@ pub struct Gpu<D: Driver> {
     tables: Buffer<D>,
     pool: Arc<Pool<D>>,
     attention: Mutex<Option<Buffer<D>>>,
-    shares: Shares<D>,
+    pub(crate) shares: Shares<D>,
     pub(crate) choices: Mutex<choose::Scratch<D>>,
 }
 
@@ -48,7 +48,7 @@ impl<D: Driver> Gpu<D> {
             tables: filled(&queue, &tables)?,
             pool: Arc::new(Pool::new(Arc::clone(&queue))),
             attention: Mutex::new(None),
-            shares: Shares::default(),
+            shares: Shares::new(&queue)?,
             choices: Mutex::new(choose::Scratch::default()),
             queue,
         })
@@ -108,7 +108,7 @@ impl<D: Driver> Gpu<D> {
             source: Source::Stored,
             matrices: smallvec![matrix],
             gated: None,
-            shared: if rows.len() > FEW_ROWS { self.shares.memory(&self.queue) } else { None },
+            shared: if rows.len() > FEW_ROWS { self.shares.of_tiles(&self.queue) } else { None },
         }))
     }
 

@@ -90,8 +90,26 @@ pub(crate) struct Begin {
     pub head_dim: usize,
     /// Of queries and keys.
     pub work: [HeadWork; 2],
+    /// Whether the same blocks go on with attention.
+    pub near: Option<Near>,
 }
 
+/// Attention over few positions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Near {
+    /// The address of the heads' maxima.
+    pub maxima: u64,
+    /// Heads of a block.
+    pub heads_each: usize,
+    pub threads: usize,
+    /// The address of counts of the blocks that have read a key.
+    pub done: u64,
+}
+
+/// Threads of a block of warps that quantise heads, as in `gpu/kernels/attention.cu`.
+const BEGIN_THREADS: usize = 128;
+/// Words of a `Beginning` of `gpu/kernels/attention_near.cu`.
+const BEGINNING_WORDS: usize = 14;
 /// Threads of a block where a thread does one number.
 const FLAT_THREADS: u32 = 256;
 
@@ -254,23 +272,36 @@ impl Begin {
     }
 
     fn launch(&self) -> Launch {
-        let mut arguments = Arguments::of_struct(self.call.clone());
-        for heads in self.heads {
-            arguments = arguments.with(heads);
-        }
-        for work in self.work {
+        let [q, k, v] = self.heads;
+        let work = self.work.map(|work| {
             let norm = work.norm.unwrap_or_default();
             let [rotations, positions] = work.rope.unwrap_or_default();
-            arguments = arguments.with_struct(&[
-                norm.gains,
-                norm.biases,
-                norm.epsilon_q32 as u64,
-                rotations,
-                positions,
-            ]);
+            [norm.gains, norm.biases, norm.epsilon_q32 as u64, rotations, positions]
+        });
+        if let Some(near) = self.near {
+            let beginning = [&[q, k, v], &work[0][..], &work[1], &[near.done]].concat();
+            return near.launch(self.call.clone(), self.rows, self.query_heads, &beginning);
         }
-        let grid = [self.rows as u32, (self.kv_heads + self.query_heads) as u32, 1];
-        let threads = row_threads(self.head_dim);
+        let mut arguments = Arguments::of_struct(self.call.clone()).with(q).with(k).with(v);
+        for work in work {
+            arguments = arguments.with_struct(&work);
+        }
+        // A warp for each head.
+        let warps = self.rows * (self.kv_heads + self.query_heads);
+        let grid = [warps.div_ceil(BEGIN_THREADS / 32) as u32, 1, 1];
+        let (threads, arguments) = (BEGIN_THREADS as u32, arguments.with(self.rows));
         Launch { kernel: "attention_begin", grid, threads, shared: 0, arguments }
+    }
+}
+
+impl Near {
+    /// The launch, with the words of a `Beginning` of `gpu/kernels/attention_near.cu`: none if heads are quantised already.
+    pub(crate) fn launch(&self, call: Vec<u64>, rows: usize, heads: usize, beginning: &[u64]) -> Launch {
+        let mut words = [0; BEGINNING_WORDS];
+        words[..beginning.len()].copy_from_slice(beginning);
+        let arguments =
+            Arguments::of_struct(call).with(self.maxima).with(self.heads_each).with_struct(&words);
+        let grid = [rows as u32, (heads / self.heads_each) as u32, 1];
+        Launch { kernel: "attention_near", grid, threads: self.threads as u32, shared: 0, arguments }
     }
 }
