@@ -141,15 +141,19 @@ DEVICE void near_head(Near &near, Reduction &shared, const Call &call, const Row
 }
 
 // Blocks `(row, heads)` of 64 to 512 threads, so many heads each: those that share keys find them near. The ends of heads are left as rows that
-// wait to be quantised, in `sums`, with a part for each head.
+// wait to be quantised, in `sums`, with a part for each head. Blocks past the heads fetch what comes next.
 THREADS(NEAR_THREADS, 1)
-KERNEL(attention_near, Call call, u64 *maxima, int heads_each, Beginning begin) {
+KERNEL(attention_near, Call call, u64 *maxima, int heads_each, Beginning begin, Ahead ahead, u32 fetchers) {
     SHARED(Near, near);
     Reduction shared{near.parts};
     const Layer &layer = call.layer;
     i64 row = block_x();
     int group = layer.heads / layer.kv_heads, first_head = block_y() * heads_each, kv_head = first_head / group;
     int warp = thread_index() / 32;
+    if (first_head >= layer.heads) {
+        ahead.fetch(block_y() - layer.heads / heads_each, fetchers);
+        return;
+    }
     RowInfo info = call.rows[row];
     Seen range = seen(layer, info);
     bool begins = begin.q;

@@ -32,6 +32,8 @@ DEVICE unsigned warp_max(unsigned value) { return __nvvm_redux_sync_umax(value, 
 // A bit for each lane of the warp.
 DEVICE unsigned ballot(bool condition) { return __nvvm_vote_ballot_sync(0xffffffffu, condition); }
 
+// Asks for 128 bytes of memory to be brought near, for whoever reads them next.
+DEVICE void prefetch(const void *line) { asm volatile("prefetch.global.L2 [%0];" :: "l"((const __attribute__((address_space(1))) void *)line)); }
 // Four of the bytes of two words, each named by four bits.
 DEVICE unsigned permute(unsigned a, unsigned b, unsigned which) { return __nvvm_prmt(a, b, which); }
 DEVICE unsigned leading_zeros(unsigned long long x) { return __builtin_clzll(x); }

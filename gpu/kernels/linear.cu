@@ -49,6 +49,7 @@ struct Products {
     Source source;
     Gated gated;
     Shared shared;
+    Ahead ahead;
     Matrix of[MATRICES];
 };
 

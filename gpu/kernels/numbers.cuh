@@ -236,6 +236,20 @@ struct MaxOf {
     }
 };
 
+// Weights that the launches after this one read: up to four pieces, of whole lines of 128 bytes. Memory would have nothing to do from the end
+// of a launch to where the next one begins to read.
+struct Ahead {
+    const i8 *from[4];
+    i64 lines[4];
+
+    // A block's share of them.
+    DEVICE void fetch(u32 block, u32 blocks) const {
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            for (i64 line = block * threads() + thread_index(); line < lines[i]; line += (i64)blocks * threads()) prefetch(from[i] + 128 * line);
+    }
+};
+
 // Memory for reductions: one of two rows for each, in turns, so that a slow thread finds what it has not read yet.
 struct Parts { u64 of[2][2][32]; };
 

@@ -123,6 +123,7 @@ template <bool grouped> DEVICE void one_row(OneRow &shared, unsigned char *memor
         }
         sum = high = low = 0;
     }
+    p.ahead.fetch(block_x(), p.blocks);
     if (!way.gated()) return;
     if (lane == 0) shared.maxima[warp] = most;
     block_barrier();

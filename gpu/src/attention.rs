@@ -6,6 +6,7 @@ use metis_kernels::cache::claim_rows;
 use metis_kernels::{Attention, BackendError, Row};
 use smallvec::{SmallVec, smallvec};
 
+use crate::ahead::Ahead;
 use crate::backend::{Gpu, scale_word};
 use crate::buffers::{Activations, Residual};
 use crate::cache::{KvCache, head_stride, layer_words};
@@ -172,7 +173,7 @@ pub(crate) fn attention<D: Driver>(
                     });
                 }
             } else if let Some(near) = near.filter(|_| !alone) {
-                op.launch(near.launch(call(0), rows.len(), shape.heads, &[]));
+                op.launch(near.launch(call(0), rows.len(), shape.heads, &[], (&Ahead::default(), 0)));
             }
             let raw = Raw { values, maxima, parts: shape.heads, base: -16 };
             op.add(Task::Finish { raw, out: out.quantised(), rows: rows.len(), width: shape.query_width() });

@@ -18,11 +18,13 @@
 //! | `task` | what a device is asked to do, and how neighbours become one launch |
 //! | `products` | matrix products of the same rows, with what comes before and after them |
 //! | `shares` | memory in which blocks that share a tile leave their sums |
+//! | `ahead` | weights that a launch asks for before the next ones read them |
 //! | `driver` | [`Driver`]: what is asked of a device |
 //! | `cuda` | [`Cuda`]: NVIDIA's driver |
 //! | `device` | [`DeviceRequest`]: how a user names a device |
 #![deny(clippy::float_arithmetic)]
 
+mod ahead;
 mod attention;
 mod backend;
 mod buffers;

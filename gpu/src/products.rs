@@ -2,10 +2,13 @@
 
 use smallvec::SmallVec;
 
+use crate::ahead::Ahead;
 use crate::driver::{Arguments, Launch};
 
 /// Matrices of a launch, as in `gpu/kernels/linear.cu`.
 const MATRICES: usize = 4;
+/// Words of `Products` there.
+const WORDS: usize = 20 + Ahead::WORDS + 7 * MATRICES;
 /// Rows that are multiplied while the weights stream by; more are by tiles.
 pub(crate) const FEW_ROWS: usize = 8;
 /// Bytes of a row's high bytes, and of its low bytes, that a block of one row can have.
@@ -230,6 +233,12 @@ impl Products {
         units.min(multiprocessors as usize * each)
     }
 
+    /// The weights that one row streams: addresses and bytes.
+    pub(crate) fn streamed(&self) -> impl Iterator<Item = [u64; 2]> {
+        let matrices = self.matrices.iter().filter(|_| self.is_one());
+        matrices.map(|matrix| [matrix.bytes, (matrix.outputs * self.x.stride) as u64])
+    }
+
     fn tile_rows(&self) -> usize {
         let small = self.grouped() || self.rows <= TILE_ROWS[0];
         TILE_ROWS[usize::from(!small)]
@@ -245,7 +254,7 @@ impl Products {
         [columns, rows, stages.div_ceil(stages.div_ceil(most))]
     }
 
-    pub(crate) fn launch(&self, multiprocessors: u32) -> Launch {
+    pub(crate) fn launch(&self, multiprocessors: u32, ahead: &Ahead) -> Launch {
         let (kernel, threads) = match self.grouped() {
             false if self.is_one() => ("products_1", 1024),
             true if self.is_one() => ("grouped_products_1", 768),
@@ -264,14 +273,15 @@ impl Products {
         } else {
             TILE_BYTES
         };
-        let arguments = Arguments::of_struct(self.words(if self.is_few() { grid[0] } else { grid[2] }));
+        let arguments =
+            Arguments::of_struct(self.words(if self.is_few() { grid[0] } else { grid[2] }, ahead));
         Launch { kernel, grid: grid.map(|blocks| blocks as u32), threads, shared, arguments }
     }
 
     /// `Products` of `gpu/kernels/linear.cu`, with the blocks of few rows or those that share a tile.
-    fn words(&self, blocks: usize) -> Vec<u64> {
+    fn words(&self, blocks: usize, ahead: &Ahead) -> Vec<u64> {
         let pair = |low: usize, high: usize| low as u64 | (high as u64) << 32;
-        let mut words = Vec::with_capacity(20 + 7 * MATRICES);
+        let mut words = Vec::with_capacity(WORDS);
         words.extend(self.x.planes);
         words.extend([self.x.stride as u64, pair(self.rows, self.inputs), pair(self.matrices.len(), blocks)]);
         let none = Raw { values: 0, maxima: 0, parts: 0, base: 0 };
@@ -286,10 +296,11 @@ impl Products {
             self.gated.map_or([0; 4], |gated| [gated.tables, gated.values, gated.maxima, gated.activation]),
         );
         words.extend(self.shared.map_or([0; 2], |shared| [shared.sums, shared.done]));
+        words.extend(ahead.words());
         for m in &self.matrices {
             words.extend([m.bytes, m.scales, m.groups, m.bias, m.out, m.sum, m.outputs as u64]);
         }
-        words.resize(20 + 7 * MATRICES, 0);
+        words.resize(WORDS, 0);
         words
     }
 }

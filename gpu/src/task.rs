@@ -4,6 +4,7 @@
 //! dozen kernels a layer that do next to nothing. So a task that comes takes in, or is taken into, the one before it. What is left in memory
 //! is the same: intermediate rows are still written, once. `docs/gpu.md` has the list.
 
+use crate::ahead::{Ahead, Weights};
 use crate::driver::{Arguments, Launch};
 use crate::products::{Gated, NormAt, Products, Quantised, Raw, Source};
 
@@ -150,7 +151,28 @@ pub(crate) fn add(tasks: &mut Vec<Task>, mut task: Task, multiprocessors: u32) {
     tasks.extend(left);
 }
 
+/// The launches of tasks that are begun together.
+pub(crate) fn launches(tasks: &[Task], multiprocessors: u32) -> Vec<Launch> {
+    let mut weights = Weights::new(tasks, multiprocessors);
+    tasks.iter().map(|task| task.launch(multiprocessors, &weights.after(task))).collect()
+}
+
 impl Task {
+    /// The weights that it streams: addresses and bytes.
+    pub(crate) fn streamed(&self) -> impl Iterator<Item = [u64; 2]> {
+        let products = if let Self::Products(products) = self { Some(products) } else { None };
+        products.into_iter().flat_map(|products| products.streamed())
+    }
+
+    /// Whether it can ask for what comes next.
+    pub(crate) fn asks_ahead(&self) -> bool {
+        match self {
+            Self::Products(_) => self.streamed().next().is_some(),
+            Self::Begin(begin) => begin.near.is_some() && begin.rows == 1,
+            _ => false,
+        }
+    }
+
     /// Becomes both, if it can; returns what is left to do.
     fn follow(&mut self, task: Self, multiprocessors: u32) -> Option<Self> {
         let (made, rows, source) = match *self {
@@ -169,7 +191,7 @@ impl Task {
     }
 
     /// What the driver is asked for.
-    pub(crate) fn launch(&self, multiprocessors: u32) -> Launch {
+    fn launch(&self, multiprocessors: u32, ahead: &Ahead) -> Launch {
         let arguments = Arguments::default();
         let with_norm = |arguments: Arguments, norm: &NormAt| {
             arguments.with(norm.gains).with(norm.biases).with(norm.epsilon_q32)
@@ -182,7 +204,7 @@ impl Task {
             Self::Norm { x, ref norm, ref out, rows, width } => {
                 by_row("norm", rows, width, with_rows(with_norm(arguments.with(x), norm).with(width), out))
             }
-            Self::Products(ref products) => products.launch(multiprocessors),
+            Self::Products(ref products) => products.launch(multiprocessors, ahead),
             Self::AddBias { x, bias, rows, width } => {
                 let grid = [rows as u32, width.div_ceil(FLAT_THREADS as usize) as u32, 1];
                 let arguments = arguments.with(x).with(bias).with(width);
@@ -205,7 +227,7 @@ impl Task {
                 let arguments = arguments.with(x).with(width).with(head_dim).with(rotations).with(positions);
                 by_row("rope", rows, width, arguments)
             }
-            Self::Begin(ref begin) => begin.launch(),
+            Self::Begin(ref begin) => begin.launch(multiprocessors, ahead),
             Self::Other(ref launch) => launch.clone(),
         }
     }
@@ -271,7 +293,7 @@ impl Begin {
         }
     }
 
-    fn launch(&self) -> Launch {
+    fn launch(&self, multiprocessors: u32, ahead: &Ahead) -> Launch {
         let [q, k, v] = self.heads;
         let work = self.work.map(|work| {
             let norm = work.norm.unwrap_or_default();
@@ -280,7 +302,15 @@ impl Begin {
         });
         if let Some(near) = self.near {
             let beginning = [&[q, k, v], &work[0][..], &work[1], &[near.done]].concat();
-            return near.launch(self.call.clone(), self.rows, self.query_heads, &beginning);
+            // Other multiprocessors than those of the heads have nothing to do.
+            let fetchers = if ahead.is_empty() { 0 } else { (multiprocessors as usize / 2).max(1) };
+            return near.launch(
+                self.call.clone(),
+                self.rows,
+                self.query_heads,
+                &beginning,
+                (ahead, fetchers),
+            );
         }
         let mut arguments = Arguments::of_struct(self.call.clone()).with(q).with(k).with(v);
         for work in work {
@@ -296,12 +326,20 @@ impl Begin {
 
 impl Near {
     /// The launch, with the words of a `Beginning` of `gpu/kernels/attention_near.cu`: none if heads are quantised already.
-    pub(crate) fn launch(&self, call: Vec<u64>, rows: usize, heads: usize, beginning: &[u64]) -> Launch {
+    pub(crate) fn launch(
+        &self,
+        call: Vec<u64>,
+        rows: usize,
+        heads: usize,
+        beginning: &[u64],
+        (ahead, fetchers): (&Ahead, usize),
+    ) -> Launch {
         let mut words = [0; BEGINNING_WORDS];
         words[..beginning.len()].copy_from_slice(beginning);
         let arguments =
             Arguments::of_struct(call).with(self.maxima).with(self.heads_each).with_struct(&words);
-        let grid = [rows as u32, (heads / self.heads_each) as u32, 1];
+        let arguments = arguments.with_struct(&ahead.words().collect::<Vec<_>>()).with(fetchers);
+        let grid = [rows as u32, (heads / self.heads_each + fetchers) as u32, 1];
         Launch { kernel: "attention_near", grid, threads: self.threads as u32, shared: 0, arguments }
     }
 }
