@@ -1,10 +1,8 @@
-// Attention over a paged key-value cache with the order-free softmax. Keys, values and queries are quantised; then, if a row sees few
-// positions, one block does a head. If it sees many, blocks share them in passes: scores and their maximum; weights and their sum; sums of
-// values; the end. Maxima and sums of the passes are integers, so blocks may add to them in any order.
+// Attention over a paged key-value cache with the order-free softmax: the cache, and the quantisation of keys, values and queries, with which
+// it starts.
 
 // Positions of a page: the blocks in which prefixes are kept.
 const int PAGE = 16;
-const int CHUNK = 128;
 
 // A row's place: its position, the positions that its sequence has in this layer, the first of its pages in the table, and whether its
 // keys and values are kept (not if a later row of the step has the same position).
@@ -81,14 +79,6 @@ DEVICE Seen seen(const Layer &layer, const RowInfo &row) {
     return Seen{first, end};
 }
 
-DEVICE int quantise_head(Reduction &shared, const int *x, int count, i8 *high, i8 *low, int stride) {
-    u64 max = 0;
-    for (int i = thread_index(); i < count; i += threads()) max = MaxOf::of(max, magnitude(x[i]));
-    int shift = activation_shift(block_reduce<MaxOf>(shared, max));
-    for (int i = thread_index(); i < stride; i += threads()) write_activation(high, low, i, i < count ? shift_by(x[i], shift) : 0);
-    return shift - 16;
-}
-
 // What is done to a head before it is quantised: a norm, if there are gains, and a rotation, if there are rotations.
 struct HeadWork {
     const int *gains, *biases;
@@ -97,76 +87,172 @@ struct HeadWork {
     const u32 *positions;
 };
 
-DEVICE void begin_head(Reduction &shared, HeadWork work, int *x, i64 row, int count) {
-    if (work.gains) {
-        Norm norm{work.gains, work.biases, work.epsilon, count};
-        Factor factor = norm_factor(shared, x, norm);
-        for (int i = thread_index(); i < count; i += threads()) x[i] = normalised_number(x, norm, factor, i);
-        block_barrier();
-    }
-    if (work.rotations) {
-        int pairs = count / 2;
-        const Int2 *rotations = work.rotations + (i64)work.positions[row] * pairs;
-        for (int i = thread_index(); i < pairs; i += threads()) rotate(x + i, x + i + pairs, rotations[i]);
-        block_barrier();
-    }
+// By its parts: a structure that is chosen would be copied to memory.
+DEVICE HeadWork chosen(bool which, const HeadWork &a, const HeadWork &b) {
+    return HeadWork{which ? a.gains : b.gains, which ? a.biases : b.biases, which ? a.epsilon : b.epsilon, which ? a.rotations : b.rotations,
+                    which ? a.positions : b.positions};
 }
 
-// Blocks `(row, head)`, first the key-value heads, then the query heads.
-KERNEL(attention_begin, Call call, int *q, int *k, const int *v, HeadWork of_query, HeadWork of_key) {
-    SHARED(Reduction, shared);
+// A head in a warp's registers: a lane has every 32nd channel of the first half, and the channels that are rotated with them.
+const int HEAD_WORDS = 4;
+
+struct Head {
+    int of[HEAD_WORDS][2];
+
+    // Channels and where they are: `use(word, half, channel)`.
+    template <class Use> DEVICE static void each(int head_dim, Use use) {
+        int pairs = head_dim / 2;
+        UNROLL
+        for (int j = 0; j < HEAD_WORDS; j++) {
+            int pair = thread_index() % 32 + 32 * j;
+            if (pair >= pairs) continue;
+            use(j, 0, pair);
+            use(j, 1, pair + pairs);
+        }
+    }
+};
+
+DEVICE Head load_head(const int *x, int head_dim) {
+    Head head{};
+    Head::each(head_dim, [&](int j, int half, int i) { head.of[j][half] = x[i]; });
+    return head;
+}
+
+DEVICE void store_head(const Head &head, int *x, int head_dim) {
+    Head::each(head_dim, [&](int j, int half, int i) { x[i] = head.of[j][half]; });
+}
+
+// Normalises and rotates; whether that is anything.
+DEVICE bool work_on_head(Head &head, HeadWork work, i64 row, int head_dim) {
+    int pairs = head_dim / 2;
+    Int2 rotations[HEAD_WORDS] = {};
+    if (work.rotations) {
+        const Int2 *of_row = work.rotations + (i64)work.positions[row] * pairs;
+        Head::each(head_dim, [&](int j, int half, int i) { if (half == 0) rotations[j] = of_row[i]; });
+    }
+    if (work.gains) {
+        Norm norm{work.gains, work.biases, work.epsilon, head_dim};
+        Head gains{}, biases{};
+        Head::each(head_dim, [&](int j, int half, int i) { gains.of[j][half] = norm.gains[i], biases.of[j][half] = bias_of(norm, i); });
+        auto each_number = [&](auto use) { Head::each(head_dim, [&](int j, int half, int) { use(head.of[j][half]); }); };
+        Factor factor = norm_factor(OverWarp{}, each_number, norm);
+        Head::each(head_dim, [&](int j, int half, int) {
+            i64 value = normed(head.of[j][half], gains.of[j][half], biases.of[j][half], factor);
+            head.of[j][half] = saturate32(round_shift(value, 24));
+        });
+    }
+    UNROLL
+    for (int j = 0; j < HEAD_WORDS; j++)
+        if (work.rotations) rotate(&head.of[j][0], &head.of[j][1], head.of[j][0], head.of[j][1], rotations[j]);
+    return work.gains || work.rotations;
+}
+
+DEVICE u32 largest_of_head(const Head &head) {
+    u32 max = 0;
+    UNROLL
+    for (int j = 0; j < 2 * HEAD_WORDS; j++) max = (u32)MaxOf::of(max, magnitude(head.of[j / 2][j % 2]));
+    return warp_max(max);
+}
+
+// Quantises queries or keys; returns their exponent.
+DEVICE int quantise_head(const Head &head, const Layer &layer, i8 *high, i8 *low) {
+    int shift = activation_shift(largest_of_head(head));
+    Quantise quantised(shift);
+    Head::each(layer.head_dim, [&](int j, int half, int i) { write_activation(high, low, i, quantised(head.of[j][half])); });
+    int past = layer.head_dim + thread_index() % 32;
+    if (past < layer.stride) high[past] = low[past] = 0;
+    return shift - 16;
+}
+
+// Quantises values; returns their maximum.
+DEVICE u32 quantise_values(const Head &head, const Layer &layer, i8 *values) {
+    u32 max = largest_of_head(head);
+    // `round_div(127 * v, max) + 128`, by one division for all of a head: an inverse gives the quotient or one less.
+    u64 divisor = 2ull * max, inverse = max == 0 ? 0 : (1ull << 63) / divisor;
+    Head::each(layer.head_dim, [&](int j, int half, int i) {
+        u64 dividend = (u64)(254 * (i64)head.of[j][half] + 257 * (i64)max), quotient = multiply_high(2 * dividend, inverse);
+        if (dividend - quotient * divisor >= divisor) quotient++;
+        values[i] = max == 0 ? 0 : (i8)((int)quotient - 128);
+    });
+    return max;
+}
+
+const int BEGIN_THREADS = 128;
+
+// Warps `(row, head)`, first the key-value heads, then the query heads.
+THREADS(BEGIN_THREADS, 5)
+KERNEL(attention_begin, Call call, int *q, int *k, const int *v, HeadWork of_query, HeadWork of_key, i64 rows) {
     const Layer &layer = call.layer;
     const Scratch &scratch = call.scratch;
-    i64 row = block_x();
+    int heads = layer.kv_heads + layer.heads, count = layer.head_dim;
+    i64 warp = (i64)block_x() * (BEGIN_THREADS / 32) + thread_index() / 32, row = warp / heads;
+    int number = (int)(warp % heads);
+    if (row >= rows) return;
     RowInfo info = call.rows[row];
-    int count = layer.head_dim;
-    if (block_y() < (u32)layer.kv_heads) {
-        int head = block_y();
-        int *key = k + (row * layer.kv_heads + head) * count;
-        const int *value = v + (row * layer.kv_heads + head) * count;
-        begin_head(shared, of_key, key, row, count);
-        if (!info.kept) return;
-        Place place = place_of(call, info, head, info.position);
-        int exponent = quantise_head(shared, key, count, keys_high(layer, place), keys_low(layer, place), layer.stride);
-        u64 max = 0;
-        for (int i = thread_index(); i < count; i += threads()) max = MaxOf::of(max, magnitude(value[i]));
-        max = block_reduce<MaxOf>(shared, max);
-        i8 *values = values_of(layer, place);
-        for (int i = thread_index(); i < count; i += threads())
-            values[i] = max == 0 ? 0 : (i8)round_div((i64)value[i] * 127, (i64)max);
-        if (thread_index() == 0) {
+    bool is_key = number < layer.kv_heads;
+    i64 slot = is_key ? row * layer.kv_heads + number : row * layer.heads + number - layer.kv_heads;
+    int *x = (is_key ? k : q) + slot * count;
+    Head head = load_head(x, count);
+    if (work_on_head(head, chosen(is_key, of_key, of_query), row, count)) store_head(head, x, count);
+    if (is_key && !info.kept) return;
+    Place place = place_of(call, info, is_key ? number : 0, info.position);
+    i8 *high = is_key ? keys_high(layer, place) : scratch.query_high + slot * layer.stride;
+    i8 *low = is_key ? keys_low(layer, place) : scratch.query_low + slot * layer.stride;
+    int exponent = quantise_head(head, layer, high, low);
+    bool first = thread_index() % 32 == 0;
+    if (is_key) {
+        u32 max = quantise_values(load_head(v + slot * count, count), layer, values_of(layer, place));
+        if (first) {
             *key_exponent(layer, place) = exponent;
-            *value_maximum(layer, place) = (u32)max;
+            *value_maximum(layer, place) = max;
         }
-    } else {
-        i64 slot = row * layer.heads + (block_y() - layer.kv_heads);
-        begin_head(shared, of_query, q + slot * count, row, count);
-        int exponent = quantise_head(shared, q + slot * count, count, scratch.query_high + slot * layer.stride,
-                                     scratch.query_low + slot * layer.stride, layer.stride);
-        for (int i = thread_index(); i < count; i += threads()) scratch.sums[slot * count + i] = 0;
-        if (thread_index() == 0) {
-            scratch.query_exponents[slot] = exponent;
-            scratch.score_maxima[slot] = -0x7fffffff - 1;
-            scratch.weight_sums[slot] = scratch.product_maxima[slot] = 0;
-        }
+        return;
+    }
+    if (first) scratch.query_exponents[slot] = exponent;
+    // What passes over many positions add to.
+    if (scratch.positions == 0) return;
+    Head::each(count, [&](int, int, int i) { scratch.sums[slot * count + i] = 0; });
+    if (first) {
+        scratch.score_maxima[slot] = -0x7fffffff - 1;
+        scratch.weight_sums[slot] = scratch.product_maxima[slot] = 0;
     }
 }
 
-DEVICE int score_of(const Call &call, i64 slot, Place place) {
-    const Layer &layer = call.layer;
-    const i8 *query_high = call.scratch.query_high + slot * layer.stride, *query_low = call.scratch.query_low + slot * layer.stride;
-    const i8 *key_high = keys_high(layer, place), *key_low = keys_low(layer, place);
-    int high = 0, middle = 0, low = 0;
-    for (int i = 0; i < layer.stride; i += 16) {
-        Int4 kh = *(const Int4 *)(key_high + i), kl = *(const Int4 *)(key_low + i);
-        Int4 qh = *(const Int4 *)(query_high + i), ql = *(const Int4 *)(query_low + i);
-        high = dot16(qh, kh, high);
-        middle = dot16(qh, kl, dot16(ql, kh, middle));
-        low = dot16(ql, kl, low);
+// 64 channels of a key, which are on their way together; zero past the head's end.
+struct KeyRun {
+    Int4 high[4], low[4];
+
+    DEVICE void load(const i8 *key_high, const i8 *key_low, int first, int stride) {
+        UNROLL
+        for (int j = 0; j < 4; j++) {
+            bool there = first + 16 * j < stride;
+            high[j] = there ? *(const Int4 *)(key_high + first + 16 * j) : Int4{};
+            low[j] = there ? *(const Int4 *)(key_low + first + 16 * j) : Int4{};
+        }
     }
-    i64 dot = 65536 * (i64)high + 256 * (i64)middle + low;
-    int exponent = call.scratch.query_exponents[slot] + *key_exponent(layer, place) + call.scale.exponent + 16;
-    int score = rescale(dot, call.scale.mantissa, exponent);
+};
+
+// Products of high bytes, of high and low ones, and of low bytes.
+struct Dot {
+    int high = 0, middle = 0, low = 0;
+
+    // With the query's bytes from the run's first channel on, of which so many are left.
+    DEVICE void add(const KeyRun &key, const i8 *query_high, const i8 *query_low, int left) {
+        UNROLL
+        for (int j = 0; j < 4; j++) {
+            if (16 * j >= left) break;
+            Int4 qh = *(const Int4 *)(query_high + 16 * j), ql = *(const Int4 *)(query_low + 16 * j);
+            high = dot16(qh, key.high[j], high);
+            middle = dot16(qh, key.low[j], dot16(ql, key.high[j], middle));
+            low = dot16(ql, key.low[j], low);
+        }
+    }
+    DEVICE i64 sum() const { return 65536 * (i64)high + 256 * (i64)middle + low; }
+};
+
+// The score of a query and a key with these exponents together.
+DEVICE int score_of(const Call &call, const Dot &dot, int exponents) {
+    int score = rescale(dot.sum(), call.scale.mantissa, exponents + call.scale.exponent + 16);
     return call.cap.cap ? soft_capped(call.tables, call.cap, score) : score;
 }
 
@@ -174,198 +260,18 @@ DEVICE int score_of(const Call &call, i64 slot, Place place) {
 DEVICE u64 ordered(int score) { return (u32)score ^ 0x80000000u; }
 DEVICE int score_of_order(u64 order) { return (int)((u32)order ^ 0x80000000u); }
 
-// Positions that one block does by itself.
-const int NEAR = 1024;
-
-struct Near {
-    u64 products[NEAR];
-    // Scores, then the factors of values.
-    int numbers[NEAR];
-    const i8 *values[NEAR];
-    i64 sums[256][4];
-};
-
-// A whole head of a row that sees at most `NEAR` positions.
-DEVICE void near_head(Near &near, Reduction &shared, const Call &call, i64 row, int head, u64 *maxima) {
-    const Layer &layer = call.layer;
-    int kv_head = head / (layer.heads / layer.kv_heads);
-    i64 slot = row * layer.heads + head;
-    RowInfo info = call.rows[row];
-    Seen range = seen(layer, info);
-    u32 count = range.end - range.first;
-    u64 top = 0;
-    for (u32 i = thread_index(); i < count; i += threads()) {
-        Place place = place_of(call, info, kv_head, range.first + i);
-        int score = score_of(call, slot, place);
-        near.numbers[i] = score;
-        near.values[i] = values_of(layer, place);
-        // For a moment the values' maximum.
-        near.products[i] = *value_maximum(layer, place);
-        top = MaxOf::of(top, ordered(score));
-    }
-    int highest = score_of_order(block_reduce<MaxOf>(shared, top));
-    u64 weight_sum = 0, product_maximum = 0;
-    for (u32 i = thread_index(); i < count; i += threads()) {
-        u64 weight = exp2_neg(call.tables, (u64)((i64)highest - near.numbers[i]));
-        near.products[i] *= weight;
-        weight_sum += weight;
-        product_maximum = MaxOf::of(product_maximum, near.products[i]);
-    }
-    weight_sum = block_reduce<SumOf>(shared, weight_sum);
-    product_maximum = block_reduce<MaxOf>(shared, product_maximum);
-    int shift = activation_shift(product_maximum);
-    for (u32 i = thread_index(); i < count; i += threads()) near.numbers[i] = (int)shift_by((i64)near.products[i], shift);
-    block_barrier();
-    // A thread takes four channels, and as many threads share the positions as there are.
-    u32 quads = layer.stride / 4, shares = threads() / quads, quad = thread_index() % quads, share = thread_index() / quads;
-    i64 sums[4] = {};
-    for (u32 p = share; p < count && share < shares; p += shares) {
-        int factor = near.numbers[p], bytes = *(const int *)(near.values[p] + 4 * quad);
-        UNROLL
-        for (int c = 0; c < 4; c++) sums[c] += factor * (int)(i8)(bytes >> 8 * c);
-    }
-    UNROLL
-    for (int c = 0; c < 4; c++) near.sums[thread_index()][c] = sums[c];
-    block_barrier();
-    Scale scale = normaliser(weight_sum);
-    u64 max = 0;
-    for (u32 i = thread_index(); i < (u32)layer.head_dim; i += threads()) {
-        i64 sum = 0;
-        for (u32 s = 0; s < shares; s++) sum += near.sums[s * quads + i / 4][i % 4];
-        int value = rescale(sum, scale.mantissa, shift + scale.exponent);
-        call.scratch.sums[slot * layer.head_dim + i] = (u64)(i64)value;
-        max = MaxOf::of(max, magnitude(value));
-    }
-    max = block_reduce<MaxOf>(shared, max);
-    if (thread_index() == 0) maxima[slot] = max;
-}
-
-// Blocks `(row, heads)` of 64 to 256 threads, so many heads each: those that share keys find them near. The ends of heads are left as rows that
-// wait to be quantised, in `sums`, with a part for each head.
-THREADS(256, 2)
-KERNEL(attention_near, Call call, u64 *maxima, int heads_each) {
-    SHARED(Near, near);
-    SHARED(Reduction, shared);
-    for (int head = block_y() * heads_each; head < ((int)block_y() + 1) * heads_each; head++)
-        near_head(near, shared, call, block_x(), head, maxima);
-}
-
-// Blocks `(chunk, key-value head, row)`, a thread for each position.
-KERNEL(attention_scores, Call call) {
-    SHARED(Reduction, shared);
-    const Layer &layer = call.layer;
-    i64 row = call.first_row + block_z();
-    RowInfo info = call.rows[row];
-    Seen range = seen(layer, info);
-    u32 index = block_x() * CHUNK + thread_index();
-    if (block_x() * CHUNK >= range.end - range.first) return;
-    bool there = index < range.end - range.first;
-    int kv_head = block_y(), group = layer.heads / layer.kv_heads;
-    Place place = place_of(call, info, kv_head, there ? range.first + index : range.first);
-    for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
-        i64 slot = row * layer.heads + head;
-        int score = score_of(call, slot, place);
-        if (there) *score_at(call, slot, index) = score;
-        u64 max = block_reduce<MaxOf>(shared, there ? ordered(score) : 0);
-        if (thread_index() == 0) atomic_max(call.scratch.score_maxima + slot, score_of_order(max));
-    }
-}
-
-// The weight of a position and its product with the value's maximum.
-struct Product {
-    u64 weight, product;
-};
-
-DEVICE Product product_of(const Call &call, const RowInfo &info, Seen range, i64 slot, int head, u32 index) {
-    const Layer &layer = call.layer;
-    i64 delta = (i64)call.scratch.score_maxima[slot] - *score_at(call, slot, index);
-    u64 weight = exp2_neg(call.tables, (u64)delta);
-    Place place = place_of(call, info, head / (layer.heads / layer.kv_heads), range.first + index);
-    return Product{weight, weight * *value_maximum(layer, place)};
-}
-
-// Blocks `(chunk, head, row)`, a thread for each position.
-KERNEL(attention_weights, Call call) {
-    SHARED(Reduction, shared);
-    i64 row = call.first_row + block_z(), slot = row * call.layer.heads + block_y();
-    RowInfo info = call.rows[row];
-    Seen range = seen(call.layer, info);
-    u32 index = block_x() * CHUNK + thread_index();
-    if (block_x() * CHUNK >= range.end - range.first) return;
-    Product own{0, 0};
-    if (index < range.end - range.first) own = product_of(call, info, range, slot, block_y(), index);
-    u64 sum = block_reduce<SumOf>(shared, own.weight), max = block_reduce<MaxOf>(shared, own.product);
-    if (thread_index() == 0) {
-        atomic_add(call.scratch.weight_sums + slot, sum);
-        atomic_max(call.scratch.product_maxima + slot, max);
-    }
-}
-
-struct Factors {
-    int of[CHUNK];
-    const i8 *values[CHUNK];
-};
-
-// Blocks `(chunk, head, row)`: factors by position, then sums by channel.
-KERNEL(attention_values, Call call) {
-    SHARED(Factors, factors);
-    const Layer &layer = call.layer;
-    i64 row = call.first_row + block_z(), slot = row * layer.heads + block_y();
-    RowInfo info = call.rows[row];
-    Seen range = seen(layer, info);
-    u32 index = block_x() * CHUNK + thread_index(), seen_count = range.end - range.first;
-    if (block_x() * CHUNK >= seen_count) return;
-    if (index < seen_count) {
-        int shift = activation_shift(call.scratch.product_maxima[slot]);
-        factors.of[thread_index()] = (int)shift_by((i64)product_of(call, info, range, slot, block_y(), index).product, shift);
-        int kv_head = block_y() / (layer.heads / layer.kv_heads);
-        factors.values[thread_index()] = values_of(layer, place_of(call, info, kv_head, range.first + index));
-    }
-    block_barrier();
-    u32 left = seen_count - block_x() * CHUNK, count = left < CHUNK ? left : CHUNK;
-    // As many threads for a channel as there are, each with some of the positions.
-    u32 shares = CHUNK / layer.head_dim;
-    if (shares == 0) shares = 1;
-    for (u32 i = thread_index(); i < shares * layer.head_dim; i += threads()) {
-        u32 channel = i % layer.head_dim;
-        // 128 products below 2^22 each.
-        int sum = 0;
-        for (u32 p = i / layer.head_dim; p < count; p += shares) sum += factors.of[p] * factors.values[p][channel];
-        if (sum != 0) atomic_add(call.scratch.sums + slot * layer.head_dim + channel, (u64)(i64)sum);
-    }
-}
-
-// A block for each row: ends the heads and quantises them together.
-KERNEL(attention_end, Call call, i8 *high, i8 *low, int *exponents, int stride) {
-    SHARED(Reduction, shared);
-    i64 row = block_x();
-    u32 width = call.layer.heads * call.layer.head_dim;
-    u64 *sums = call.scratch.sums + row * width;
-    u64 max = 0;
-    for (u32 i = thread_index(); i < width; i += threads()) {
-        i64 slot = row * call.layer.heads + i / call.layer.head_dim;
-        Scale scale = normaliser(call.scratch.weight_sums[slot]);
-        int exponent = activation_shift(call.scratch.product_maxima[slot]) + scale.exponent;
-        int value = rescale((i64)sums[i], scale.mantissa, exponent);
-        max = MaxOf::of(max, magnitude(value));
-        sums[i] = (u64)(i64)value;
-    }
-    int shift = activation_shift(block_reduce<MaxOf>(shared, max));
-    for (u32 i = thread_index(); i < width; i += threads()) write_activation(high, low, row * stride + i, shift_by((i64)sums[i], shift));
-    if (thread_index() == 0) exponents[row] = shift - 16;
-}
-
 // Copies positions, all layers, from one sequence's pages to another's. Blocks `(position, layer, key-value head)`.
+THREADS(32, 1)
 KERNEL(copy_positions, Layer layer, i64 layer_bytes, unsigned char *const *from_pages, u32 first, unsigned char *const *to_pages, u32 at) {
     int head = block_z();
     u32 source = first + block_x(), target = at + block_x();
     i64 offset = block_y() * layer_bytes;
     Place from{from_pages[source / PAGE] + offset, head * PAGE + (int)(source % PAGE)};
     Place to{to_pages[target / PAGE] + offset, head * PAGE + (int)(target % PAGE)};
-    for (int i = thread_index(); i < layer.stride; i += threads()) {
-        keys_high(layer, to)[i] = keys_high(layer, from)[i];
-        keys_low(layer, to)[i] = keys_low(layer, from)[i];
-        values_of(layer, to)[i] = values_of(layer, from)[i];
+    int words = layer.stride / 16;
+    for (int i = thread_index(); i < 3 * words; i += threads()) {
+        i64 word = (i64)(i / words) * layer.kv_heads * PAGE * words + i % words;
+        ((Int4 *)keys_high(layer, to))[word] = ((const Int4 *)keys_high(layer, from))[word];
     }
     if (thread_index() == 0) {
         *key_exponent(layer, to) = *key_exponent(layer, from);

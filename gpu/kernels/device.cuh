@@ -13,6 +13,7 @@
     extern __attribute__((shared, aligned(128))) unsigned char name##_of_launch[]; \
     unsigned char *name = name##_of_launch
 #define UNROLL _Pragma("unroll")
+#define ROLL _Pragma("nounroll")
 
 DEVICE unsigned thread_index() { return __nvvm_read_ptx_sreg_tid_x(); }
 DEVICE unsigned threads() { return __nvvm_read_ptx_sreg_ntid_x(); }
@@ -25,13 +26,27 @@ DEVICE unsigned shuffle_xor(unsigned value, unsigned lanes) {
     return __nvvm_shfl_sync_bfly_i32(0xffffffffu, value, lanes, 31);
 }
 
+// The sum, modulo 2^32, and the largest of the lanes' numbers.
+DEVICE unsigned warp_sum(unsigned value) { return (unsigned)__nvvm_redux_sync_add((int)value, -1); }
+DEVICE unsigned warp_max(unsigned value) { return __nvvm_redux_sync_umax(value, -1); }
 // A bit for each lane of the warp.
 DEVICE unsigned ballot(bool condition) { return __nvvm_vote_ballot_sync(0xffffffffu, condition); }
 
+// Asks for 128 bytes of memory to be brought near, for whoever reads them next.
+DEVICE void prefetch(const void *line) { asm volatile("prefetch.global.L2 [%0];" :: "l"((const __attribute__((address_space(1))) void *)line)); }
+// Four of the bytes of two words, each named by four bits.
+DEVICE unsigned permute(unsigned a, unsigned b, unsigned which) { return __nvvm_prmt(a, b, which); }
 DEVICE unsigned leading_zeros(unsigned long long x) { return __builtin_clzll(x); }
 DEVICE unsigned long long multiply_high(unsigned long long a, unsigned long long b) { return __nvvm_mulhi_ull(a, b); }
 
+DEVICE unsigned grid_x() { return __nvvm_read_ptx_sreg_nctaid_x(); }
+
+// What the thread wrote before is seen before what it writes after.
+DEVICE void memory_fence() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+// Returns what was there before.
+DEVICE unsigned atomic_add(unsigned *at, unsigned value) { return (unsigned)__nvvm_atom_add_gen_i((int *)at, (int)value); }
 // Sums of integers do not depend on their order.
+DEVICE void atomic_add(int *at, int value) { __nvvm_atom_add_gen_i(at, value); }
 DEVICE void atomic_add(unsigned long long *at, unsigned long long value) { __nvvm_atom_add_gen_ll((long long *)at, value); }
 DEVICE void atomic_max(int *at, int value) { __nvvm_atom_max_gen_i(at, value); }
 DEVICE void atomic_max(unsigned long long *at, unsigned long long value) { __nvvm_atom_max_gen_ull(at, value); }

@@ -45,10 +45,16 @@ DEVICE int saturate32(i64 x) {
     return x > limit ? (int)limit : x < -limit ? -(int)limit : (int)x;
 }
 
+// `rescale` by an exponent below zero. Half a step is added to what one bit more is left of.
+DEVICE int rescale_down(i64 sum, u32 mantissa, int exponent) {
+    u32 down = ~(u32)exponent;
+    return saturate32(((sum * (i64)mantissa >> (down < 63 ? down : 63)) + 1) >> 1);
+}
+
 // `|sum| <= 2^39`.
 DEVICE int rescale(i64 sum, u32 mantissa, int exponent) {
+    if (exponent < 0) return rescale_down(sum, mantissa, exponent);
     i64 product = sum * (i64)mantissa;
-    if (exponent <= 0) return saturate32(round_shift(product, -exponent));
     // The largest number that the shift keeps within the limit.
     i64 most = exponent >= 31 ? 0 : 0x7fffffffll >> exponent;
     return product > most ? 0x7fffffff : product < -most ? -0x7fffffff : (int)((u64)product << (exponent & 31));
@@ -113,6 +119,15 @@ DEVICE int activation_shift(u64 max) {
     return shift_by((i64)max, shift) > 32512 ? shift + 1 : shift;
 }
 
+// `shift_by` of numbers whose results fit 16 bits, without a branch: half a step is one after a shift that leaves a bit more.
+struct Quantise {
+    u32 right, left;
+
+    DEVICE Quantise(int shift) : right(shift > 0 ? shift - 1 : 0), left(shift > 0 ? 0 : 1 - shift) {}
+    DEVICE int operator()(i64 x) const { return (((int)(x >> right) << left) + 1) >> 1; }
+    DEVICE int operator()(int x) const { return (((x >> right) << left) + 1) >> 1; }
+};
+
 DEVICE u32 exp2_neg(const Tables *tables, u64 delta_q16) {
     if (delta_q16 >= 32ull << 16) return 0;
     u32 delta = (u32)delta_q16, octaves = delta >> 16, index = delta >> 8 & 0xff, rest = delta & 0xff;
@@ -154,33 +169,118 @@ struct Activations {
     int stride;
 };
 
-DEVICE void write_activation(i8 *high, i8 *low, i64 at, i64 value) {
+DEVICE void write_activation(i8 *high, i8 *low, i64 at, int value) {
     i8 low_byte = (i8)value;
     low[at] = low_byte;
     high[at] = (i8)((value - low_byte) >> 8);
 }
 
-struct SumOf { DEVICE static u64 of(u64 a, u64 b) { return a + b; } };
-struct MaxOf { DEVICE static u64 of(u64 a, u64 b) { return a > b ? a : b; } };
+// The most threads of a block that does a row, and of one in which a thread does one number.
+const int ROW_THREADS = 1024, FLAT_THREADS = 256;
 
-template <class Op> DEVICE u64 warp_reduce(u64 value) {
+// A thread's first numbers of a row: all loads are on their way before the first number is used.
+template <class T, int kept> struct Held { T of[kept]; };
+
+template <int kept, class Load> DEVICE auto held(u32 width, Load load) {
+    Held<decltype(load(0u)), kept> numbers;
     UNROLL
-    for (u32 lanes = 16; lanes > 0; lanes /= 2) {
-        u64 other = (u64)shuffle_xor((u32)(value >> 32), lanes) << 32 | shuffle_xor((u32)value, lanes);
-        value = Op::of(value, other);
+    for (int j = 0; j < kept; j++) {
+        u32 i = thread_index() + j * threads();
+        numbers.of[j] = i < width ? load(i) : decltype(load(0u)){};
     }
-    return value;
+    return numbers;
 }
 
-struct Reduction { u64 parts[32]; };
+// Uses a thread's numbers of a row: those that are held, and those past them, which are read.
+template <class T, int kept, class Load, class Use> DEVICE void each(const Held<T, kept> &numbers, u32 width, Load load, Use use) {
+    UNROLL
+    for (int j = 0; j < kept; j++) {
+        u32 i = thread_index() + j * threads();
+        if (i < width) use(i, numbers.of[j]);
+    }
+    for (u32 i = thread_index() + kept * threads(); i < width; i += threads()) use(i, load(i));
+}
 
-// The sum or maximum over the block, for every thread. Whole warps; zero is neutral.
-template <class Op> DEVICE u64 block_reduce(Reduction &shared, u64 value) {
+// Uses a thread's numbers of a row, so many at a time.
+template <int most, class Load, class Use> DEVICE void at_once(u32 width, Load load, Use use) {
+    for (u32 first = thread_index(); first < width; first += most * threads()) {
+        decltype(load(0u)) got[most];
+        UNROLL
+        for (int j = 0; j < most; j++) {
+            u32 i = first + j * threads();
+            got[j] = i < width ? load(i) : decltype(load(0u)){};
+        }
+        UNROLL
+        for (int j = 0; j < most; j++) {
+            u32 i = first + j * threads();
+            if (i < width) use(i, got[j]);
+        }
+    }
+}
+
+// Over the lanes of a warp, by sums and maxima of 32 bits: in three parts whose sums fit, and first of the high bits.
+struct SumOf {
+    DEVICE static u64 of(u64 a, u64 b) { return a + b; }
+    DEVICE static u64 over_warp(u64 value) {
+        const u32 part = (1 << 22) - 1;
+        u32 low = warp_sum((u32)value & part), middle = warp_sum((u32)(value >> 22) & part), high = warp_sum((u32)(value >> 44));
+        return low + ((u64)middle << 22) + ((u64)high << 44);
+    }
+};
+struct MaxOf {
+    DEVICE static u64 of(u64 a, u64 b) { return a > b ? a : b; }
+    DEVICE static u64 over_warp(u64 value) {
+        u32 high = warp_max((u32)(value >> 32));
+        u32 low = warp_max(value >> 32 == high ? (u32)value : 0);
+        return (u64)high << 32 | low;
+    }
+};
+
+// Weights that the launches after this one read: up to four pieces, of whole lines of 128 bytes. Memory would have nothing to do from the end
+// of a launch to where the next one begins to read.
+struct Ahead {
+    const i8 *from[4];
+    i64 lines[4];
+
+    // A block's share of them.
+    DEVICE void fetch(u32 block, u32 blocks) const {
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            for (i64 line = block * threads() + thread_index(); line < lines[i]; line += (i64)blocks * threads()) prefetch(from[i] + 128 * line);
+    }
+};
+
+// Memory for reductions: one of two rows for each, in turns, so that a slow thread finds what it has not read yet.
+struct Parts { u64 of[2][2][32]; };
+
+struct Reduction {
+    Parts &parts;
+    u32 turn = 0;
+};
+
+// A sum or maximum of one number and that of another one over the block, for every thread. Whole warps; zero is neutral.
+template <class First, class Second> DEVICE void block_reduce(Reduction &reduction, u64 &first, u64 &second) {
     u32 lane = thread_index() % 32, warp = thread_index() / 32;
-    value = warp_reduce<Op>(value);
-    if (lane == 0) shared.parts[warp] = value;
+    u64(&parts)[2][32] = reduction.parts.of[reduction.turn];
+    reduction.turn ^= 1;
+    first = First::over_warp(first);
+    second = Second::over_warp(second);
+    if (lane == 0) {
+        parts[0][warp] = first;
+        parts[1][warp] = second;
+    }
     block_barrier();
-    value = warp_reduce<Op>(lane < threads() / 32 ? shared.parts[lane] : 0);
+    bool there = lane < threads() / 32;
+    first = First::over_warp(there ? parts[0][lane] : 0);
+    second = Second::over_warp(there ? parts[1][lane] : 0);
+}
+
+template <class Op> DEVICE u64 block_reduce(Reduction &reduction, u64 value) {
+    u32 lane = thread_index() % 32, warp = thread_index() / 32;
+    u64(&parts)[32] = reduction.parts.of[reduction.turn][0];
+    reduction.turn ^= 1;
+    value = Op::over_warp(value);
+    if (lane == 0) parts[warp] = value;
     block_barrier();
-    return value;
+    return Op::over_warp(lane < threads() / 32 ? parts[lane] : 0);
 }

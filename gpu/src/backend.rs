@@ -11,12 +11,14 @@ use metis_kernels::{
 };
 use smallvec::smallvec;
 
+use crate::attention;
 use crate::buffers::{Activations, Bias, Linear, Norm, Residual, Rope, filled, i32_bytes, u32_bytes};
 use crate::cache::{self, KvCache, Pool};
 use crate::choose;
 use crate::driver::{Arguments, Driver};
-use crate::products::{Matrix, Products, Quantised, Source};
+use crate::products::{FEW_ROWS, Matrix, Products, Quantised, Source};
 use crate::queue::{Buffer, Queue};
+use crate::shares::Shares;
 use crate::task::{Gate, Task, by_row, flat};
 
 /// A device.
@@ -26,6 +28,7 @@ pub struct Gpu<D: Driver> {
     tables: Buffer<D>,
     pool: Arc<Pool<D>>,
     attention: Mutex<Option<Buffer<D>>>,
+    pub(crate) shares: Shares<D>,
     pub(crate) choices: Mutex<choose::Scratch<D>>,
 }
 
@@ -45,6 +48,7 @@ impl<D: Driver> Gpu<D> {
             tables: filled(&queue, &tables)?,
             pool: Arc::new(Pool::new(Arc::clone(&queue))),
             attention: Mutex::new(None),
+            shares: Shares::new(&queue)?,
             choices: Mutex::new(choose::Scratch::default()),
             queue,
         })
@@ -78,7 +82,13 @@ impl<D: Driver> Gpu<D> {
     }
 
     /// A matrix product of `rows` rows of `x`, to `out`.
-    pub(crate) fn product(x: &Activations<D>, rows: Range<usize>, weights: &Linear<D>, out: u64) -> Task {
+    pub(crate) fn product(
+        &self,
+        x: &Activations<D>,
+        rows: Range<usize>,
+        weights: &Linear<D>,
+        out: u64,
+    ) -> Task {
         let Quantised { planes: [high, low, exponents], stride } = x.quantised();
         let first = (rows.start * stride) as u64;
         let planes = [high + first, low + first, exponents + (rows.start * size_of::<i32>()) as u64];
@@ -98,6 +108,7 @@ impl<D: Driver> Gpu<D> {
             source: Source::Stored,
             matrices: smallvec![matrix],
             gated: None,
+            shared: if rows.len() > FEW_ROWS { self.shares.of_tiles(&self.queue) } else { None },
         }))
     }
 
@@ -259,7 +270,7 @@ impl<D: Driver> Backend for Gpu<D> {
     ) -> Result<(), BackendError> {
         x.extent.expect("linear", weights.inputs)?;
         out.extent.start("linear", x.extent.rows(), weights.outputs)?;
-        self.task(Self::product(x, 0..x.extent.rows(), weights, out.values.address()))
+        self.task(self.product(x, 0..x.extent.rows(), weights, out.values.address()))
     }
 
     fn argmax(
@@ -302,7 +313,7 @@ impl<D: Driver> Backend for Gpu<D> {
         caches: &mut [&mut KvCache<D>],
         out: &mut Activations<D>,
     ) -> Result<(), BackendError> {
-        cache::attention(self, attention, rows, [q, k, v], caches, out)
+        attention::attention(self, attention, rows, [q, k, v], caches, out)
     }
 
     fn gate(

@@ -1,37 +1,24 @@
-//! The key-value cache in pages, and attention over it.
+//! The key-value cache in pages.
 //!
 //! A page holds sixteen positions of all layers. For each layer it has, one after the other, `[kv_heads, 16, stride]` high bytes of keys, low
 //! bytes of keys and values, then `[kv_heads, 16]` exponents of keys and maxima of values, four bytes each.
 
 use core::ops::Range;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metis_kernels::bounds::AttentionShape;
-use metis_kernels::cache::{Sequence, check_copy, claim_rows};
-use metis_kernels::{Attention, BackendError, KvShape, Row};
-use smallvec::{SmallVec, smallvec};
+use metis_kernels::cache::{Sequence, check_copy};
+use metis_kernels::{BackendError, KvShape};
 
-use crate::backend::{Gpu, scale_word};
-use crate::buffers::{Activations, Residual};
+use crate::backend::Gpu;
 use crate::driver::{Arguments, Driver, Launch};
-use crate::products::Raw;
 use crate::queue::{Buffer, Queue};
-use crate::task::{Begin, Task, row_threads};
 
 /// Positions of a page, as in `gpu/kernels/attention.cu`.
-const PAGE: usize = 16;
-/// Positions of a block of threads, as there.
-const CHUNK: usize = 128;
-/// Positions that one block does by itself, as there.
-const NEAR: usize = 1024;
-/// Scores that are kept at a time, for as many rows as that is.
-const SCORE_BYTES: usize = 64 << 20;
+pub(crate) const PAGE: usize = 16;
 /// Bytes of the least table of pages.
 const LEAST_TABLE: usize = 64;
-/// Threads of a block that does a head: enough for every four channels, and as many sums as there are.
-const NEAR_THREADS: [usize; 2] = [64, 256];
 
 /// Pages that are not in use, by their size.
 #[derive(Debug)]
@@ -70,17 +57,17 @@ impl<D: Driver> Pool<D> {
 /// Keys and values of one sequence, all layers. Grows by pages.
 #[derive(Debug)]
 pub struct KvCache<D: Driver> {
-    shape: KvShape,
+    pub(crate) shape: KvShape,
     /// Positions that have been written, or will be by what waits, for each layer.
-    lengths: Vec<usize>,
+    pub(crate) lengths: Vec<usize>,
     pages: Vec<Buffer<D>>,
     /// The pages' addresses, as kernels read them; zero after them.
-    table: Vec<u8>,
+    pub(crate) table: Vec<u8>,
     pool: Arc<Pool<D>>,
 }
 
 /// Bytes of a quantised head.
-const fn head_stride(shape: AttentionShape) -> usize {
+pub(crate) const fn head_stride(shape: AttentionShape) -> usize {
     shape.head_dim.next_multiple_of(16)
 }
 
@@ -103,7 +90,8 @@ impl<D: Driver> KvCache<D> {
             .saturating_mul(shape.layers.saturating_mul(layer_bytes(shape.attention)))
     }
 
-    fn reach(&mut self, positions: usize) -> Result<(), BackendError> {
+    /// Takes pages for so many positions.
+    pub(crate) fn reach(&mut self, positions: usize) -> Result<(), BackendError> {
         while self.pages.len() * PAGE < positions {
             let page = self.pool.take(self.shape.layers * layer_bytes(self.shape.attention))?;
             let at = self.pages.len() * size_of::<u64>();
@@ -135,7 +123,7 @@ impl<D: Driver> Sequence for KvCache<D> {
 }
 
 /// A layer of a cache as kernels take it: its offset in a page, shape, causality and window.
-fn layer_words(attention: AttentionShape, layer: usize, causal: bool, window: usize) -> [u64; 4] {
+pub(crate) fn layer_words(attention: AttentionShape, layer: usize, causal: bool, window: usize) -> [u64; 4] {
     let pair = |low: usize, high: usize| low as u64 | (high as u64) << 32;
     [
         (layer * layer_bytes(attention)) as u64,
@@ -170,168 +158,4 @@ pub(crate) fn copy_positions<D: Driver>(
         op.launch(Launch { kernel: "copy_positions", grid, threads: 32, shared: 0, arguments });
         Ok(())
     })
-}
-
-/// How intermediate results lie in one buffer.
-struct Layout {
-    bytes: usize,
-}
-
-impl Layout {
-    const fn take(&mut self, bytes: usize) -> u64 {
-        let at = self.bytes;
-        self.bytes += bytes.next_multiple_of(16);
-        at as u64
-    }
-}
-
-#[allow(clippy::too_many_arguments, reason = "the arguments of `Backend::attention`")]
-pub(crate) fn attention<D: Driver>(
-    gpu: &Gpu<D>,
-    attention: Attention,
-    rows: &[Row],
-    [q, k, v]: [&Residual<D>; 3],
-    caches: &mut [&mut KvCache<D>],
-    out: &mut Activations<D>,
-) -> Result<(), BackendError> {
-    let layer = attention.layer;
-    claim_rows(attention, rows, [&q.extent, &k.extent, &v.extent], caches, |cache, i| {
-        let length = rows[i].position + 1;
-        cache.reach(length)?;
-        cache.lengths[layer] = length;
-        Ok(())
-    })?;
-    out.extent.start("attention", rows.len(), q.extent.width())?;
-    let Some(first) = rows.first() else { return Ok(()) };
-    let shape = caches[first.sequence].shape.attention;
-    if rows.iter().any(|row| caches[row.sequence].shape.attention != shape) {
-        let (expected, actual) = ("caches of one shape".into(), "several".into());
-        return Err(BackendError::Shape { kernel: "attention", expected, actual });
-    }
-
-    let (infos, pages) = describe(layer, rows, caches);
-    let most_seen = rows
-        .iter()
-        .map(|row| attention.sees(row.position, caches[row.sequence].lengths[layer]).len())
-        .max()
-        .unwrap_or(0);
-    // Few sizes, so that the steps of a growing sequence have equal launches; none where no scores are kept.
-    let positions = if most_seen > NEAR { most_seen.next_power_of_two() } else { 0 };
-    let tile = SCORE_BYTES.checked_div(shape.heads * positions * size_of::<i32>()).unwrap_or(rows.len());
-    let tile = tile.clamp(1, rows.len());
-
-    let (slots, stride) = (rows.len() * shape.heads, head_stride(shape));
-    let mut layout = Layout { bytes: 0 };
-    let parts = [
-        slots * stride,
-        slots * stride,
-        slots * size_of::<i32>(),
-        slots * size_of::<i32>(),
-        slots * size_of::<u64>(),
-        slots * size_of::<u64>(),
-        slots * shape.head_dim * size_of::<u64>(),
-        tile * shape.heads * positions * size_of::<i32>(),
-    ]
-    .map(|bytes| layout.take(bytes));
-    let scratch = gpu.attention_scratch(layout.bytes)?;
-    let base = scratch.address();
-
-    gpu.queue.add(|op| {
-        op.reserve(&[infos.len(), pages.len()])?;
-        let (infos, pages) = (op.place(&infos), op.place(&pages));
-        let call = |first_row: usize| {
-            let mut words = Vec::with_capacity(40);
-            words.extend(layer_words(
-                shape,
-                layer,
-                attention.causal,
-                attention.window.map_or(0, |w| w.max(1)),
-            ));
-            words.extend(parts.map(|part| base + part));
-            words.push(positions as u64);
-            words.extend([infos, first_row as u64, pages, gpu.tables()]);
-            words.push(scale_word(attention.scale));
-            words.extend(
-                attention.soft_cap.map_or([0; 2], |cap| [cap.cap_q16() as u64, scale_word(cap.inverse())]),
-            );
-            words
-        };
-        op.add(Task::Begin(Box::new(Begin {
-            call: call(0),
-            heads: [q, k, v].map(|heads| heads.values.address()),
-            rows: rows.len(),
-            query_heads: shape.heads,
-            kv_heads: shape.kv_heads,
-            head_dim: shape.head_dim,
-            work: Default::default(),
-        })));
-        let launch = |kernel, grid: [usize; 3], threads, arguments| Launch {
-            kernel,
-            grid: grid.map(|blocks| blocks as u32),
-            threads,
-            shared: 0,
-            arguments,
-        };
-        if positions == 0 {
-            let [values, maxima] = [parts[6], parts[4]].map(|part| base + part);
-            // Heads that share keys are one block's where there is work enough for all blocks.
-            let busy = rows.len() * shape.kv_heads >= 2 * gpu.queue.multiprocessors() as usize;
-            let heads_each = if busy { shape.heads / shape.kv_heads } else { 1 };
-            let arguments = Arguments::of_struct(call(0)).with(maxima).with(heads_each);
-            let threads = most_seen.next_power_of_two().clamp(NEAR_THREADS[0], NEAR_THREADS[1]);
-            let grid = [rows.len(), shape.heads / heads_each, 1];
-            op.launch(launch("attention_near", grid, threads as u32, arguments));
-            let raw = Raw { values, maxima, parts: shape.heads, base: -16 };
-            op.add(Task::Finish { raw, out: out.quantised(), rows: rows.len(), width: shape.query_width() });
-            return Ok(());
-        }
-        let (chunks, threads) = (positions / CHUNK, CHUNK as u32);
-        for first in (0..rows.len()).step_by(tile) {
-            let count = tile.min(rows.len() - first);
-            for (kernel, heads) in [
-                ("attention_scores", shape.kv_heads),
-                ("attention_weights", shape.heads),
-                ("attention_values", shape.heads),
-            ] {
-                let arguments = Arguments::of_struct(call(first));
-                op.launch(launch(kernel, [chunks, heads, count], threads, arguments));
-            }
-        }
-        let [high, low, exponents] = out.quantised().planes;
-        let end = Arguments::of_struct(call(0));
-        let end = end.with(high).with(low).with(exponents).with(out.stride);
-        op.launch(launch("attention_end", [rows.len(), 1, 1], row_threads(shape.query_width()), end));
-        Ok(())
-    })
-}
-
-/// What kernels need to know of each row, and the tables of the sequences' pages.
-fn describe<'a, D: Driver>(
-    layer: usize,
-    rows: &[Row],
-    caches: &'a [&mut KvCache<D>],
-) -> (Vec<u8>, Cow<'a, [u8]>) {
-    let mut first_pages = SmallVec::<[u32; 8]>::new();
-    let mut pages = 0;
-    for cache in caches {
-        first_pages.push((pages / size_of::<u64>()) as u32);
-        pages += cache.table.len();
-    }
-    let table = match caches {
-        [cache] => Cow::Borrowed(&*cache.table),
-        caches => Cow::Owned(caches.iter().flat_map(|cache| &cache.table).copied().collect()),
-    };
-    // Of rows with one place the last one is kept.
-    let mut later: SmallVec<[Option<usize>; 8]> = smallvec![None; caches.len()];
-    let mut kept: SmallVec<[bool; 8]> = smallvec![false; rows.len()];
-    for (kept, row) in kept.iter_mut().zip(rows).rev() {
-        *kept = later[row.sequence].replace(row.position) != Some(row.position);
-    }
-    let mut infos = Vec::with_capacity(rows.len() * 4 * size_of::<u32>());
-    for (row, kept) in rows.iter().zip(kept) {
-        let length = caches[row.sequence].lengths[layer];
-        let info = [row.position as u32, length as u32, first_pages[row.sequence], kept.into()];
-        infos.extend(info.iter().flat_map(|value| value.to_le_bytes()));
-    }
-    (infos, table)
 }

@@ -64,8 +64,9 @@ pub(crate) fn argmax<D: Driver>(
     let rows = x.extent.rows();
     for first in (0..rows).step_by(most) {
         let tile = first..rows.min(first + most);
+        let product = gpu.product(x, tile.clone(), weights, logits);
         gpu.queue.add(|op| {
-            op.add(Gpu::product(x, tile.clone(), weights, logits));
+            op.add(product);
             Ok(())
         })?;
         let greedy = |row| SampleRequest { row, sampling: Default::default(), position: 0, mask: None };

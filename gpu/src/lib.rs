@@ -11,16 +11,21 @@
 //! |---|---|
 //! | `backend` | [`Gpu`], the backend |
 //! | `buffers` | weights and rows in the device's memory |
-//! | `cache` | the paged key-value cache, and attention |
+//! | `cache` | the paged key-value cache |
+//! | `attention` | attention over it |
 //! | `choose` | choosing tokens |
 //! | `queue` | what waits, and who owns memory |
 //! | `task` | what a device is asked to do, and how neighbours become one launch |
 //! | `products` | matrix products of the same rows, with what comes before and after them |
+//! | `shares` | memory in which blocks that share a tile leave their sums |
+//! | `ahead` | weights that a launch asks for before the next ones read them |
 //! | `driver` | [`Driver`]: what is asked of a device |
 //! | `cuda` | [`Cuda`]: NVIDIA's driver |
 //! | `device` | [`DeviceRequest`]: how a user names a device |
 #![deny(clippy::float_arithmetic)]
 
+mod ahead;
+mod attention;
 mod backend;
 mod buffers;
 mod cache;
@@ -31,6 +36,7 @@ mod device;
 mod driver;
 mod products;
 mod queue;
+mod shares;
 mod task;
 
 pub use backend::Gpu;

@@ -171,9 +171,8 @@ impl<D: Driver> Queue<D> {
         if state.tasks.is_empty() {
             return Ok(());
         }
-        let launches = state.tasks.iter().map(|task| task.launch(self.multiprocessors));
-        let launches: Vec<Launch> =
-            launches.filter(|launch| launch.grid.iter().all(|&blocks| blocks > 0)).collect();
+        let mut launches = task::launches(&state.tasks, self.multiprocessors);
+        launches.retain(|launch| launch.grid.iter().all(|&blocks| blocks > 0));
         // SAFETY: launches are made in this crate, with arguments in the order of their kernels' parameters and shapes that were checked
         // against the buffers' sizes. A buffer's memory is freed by `bury`, never while launches wait or run.
         unsafe { self.driver.launch(&launches) }

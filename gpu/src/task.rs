@@ -4,6 +4,7 @@
 //! dozen kernels a layer that do next to nothing. So a task that comes takes in, or is taken into, the one before it. What is left in memory
 //! is the same: intermediate rows are still written, once. `docs/gpu.md` has the list.
 
+use crate::ahead::{Ahead, Weights};
 use crate::driver::{Arguments, Launch};
 use crate::products::{Gated, NormAt, Products, Quantised, Raw, Source};
 
@@ -90,8 +91,26 @@ pub(crate) struct Begin {
     pub head_dim: usize,
     /// Of queries and keys.
     pub work: [HeadWork; 2],
+    /// Whether the same blocks go on with attention.
+    pub near: Option<Near>,
 }
 
+/// Attention over few positions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Near {
+    /// The address of the heads' maxima.
+    pub maxima: u64,
+    /// Heads of a block.
+    pub heads_each: usize,
+    pub threads: usize,
+    /// The address of counts of the blocks that have read a key.
+    pub done: u64,
+}
+
+/// Threads of a block of warps that quantise heads, as in `gpu/kernels/attention.cu`.
+const BEGIN_THREADS: usize = 128;
+/// Words of a `Beginning` of `gpu/kernels/attention_near.cu`.
+const BEGINNING_WORDS: usize = 14;
 /// Threads of a block where a thread does one number.
 const FLAT_THREADS: u32 = 256;
 
@@ -132,7 +151,28 @@ pub(crate) fn add(tasks: &mut Vec<Task>, mut task: Task, multiprocessors: u32) {
     tasks.extend(left);
 }
 
+/// The launches of tasks that are begun together.
+pub(crate) fn launches(tasks: &[Task], multiprocessors: u32) -> Vec<Launch> {
+    let mut weights = Weights::new(tasks, multiprocessors);
+    tasks.iter().map(|task| task.launch(multiprocessors, &weights.after(task))).collect()
+}
+
 impl Task {
+    /// The weights that it streams: addresses and bytes.
+    pub(crate) fn streamed(&self) -> impl Iterator<Item = [u64; 2]> {
+        let products = if let Self::Products(products) = self { Some(products) } else { None };
+        products.into_iter().flat_map(|products| products.streamed())
+    }
+
+    /// Whether it can ask for what comes next.
+    pub(crate) fn asks_ahead(&self) -> bool {
+        match self {
+            Self::Products(_) => self.streamed().next().is_some(),
+            Self::Begin(begin) => begin.near.is_some() && begin.rows == 1,
+            _ => false,
+        }
+    }
+
     /// Becomes both, if it can; returns what is left to do.
     fn follow(&mut self, task: Self, multiprocessors: u32) -> Option<Self> {
         let (made, rows, source) = match *self {
@@ -142,7 +182,7 @@ impl Task {
             _ => return Some(task),
         };
         let Self::Products(mut next) = task else { return Some(task) };
-        if next.make_rows(made, rows, source) {
+        if next.make_row(made, rows, source) {
             *self = Self::Products(next);
             None
         } else {
@@ -151,7 +191,7 @@ impl Task {
     }
 
     /// What the driver is asked for.
-    pub(crate) fn launch(&self, multiprocessors: u32) -> Launch {
+    fn launch(&self, multiprocessors: u32, ahead: &Ahead) -> Launch {
         let arguments = Arguments::default();
         let with_norm = |arguments: Arguments, norm: &NormAt| {
             arguments.with(norm.gains).with(norm.biases).with(norm.epsilon_q32)
@@ -164,7 +204,7 @@ impl Task {
             Self::Norm { x, ref norm, ref out, rows, width } => {
                 by_row("norm", rows, width, with_rows(with_norm(arguments.with(x), norm).with(width), out))
             }
-            Self::Products(ref products) => products.launch(multiprocessors),
+            Self::Products(ref products) => products.launch(multiprocessors, ahead),
             Self::AddBias { x, bias, rows, width } => {
                 let grid = [rows as u32, width.div_ceil(FLAT_THREADS as usize) as u32, 1];
                 let arguments = arguments.with(x).with(bias).with(width);
@@ -187,7 +227,7 @@ impl Task {
                 let arguments = arguments.with(x).with(width).with(head_dim).with(rotations).with(positions);
                 by_row("rope", rows, width, arguments)
             }
-            Self::Begin(ref begin) => begin.launch(),
+            Self::Begin(ref begin) => begin.launch(multiprocessors, ahead),
             Self::Other(ref launch) => launch.clone(),
         }
     }
@@ -253,24 +293,53 @@ impl Begin {
         }
     }
 
-    fn launch(&self) -> Launch {
-        let mut arguments = Arguments::of_struct(self.call.clone());
-        for heads in self.heads {
-            arguments = arguments.with(heads);
-        }
-        for work in self.work {
+    fn launch(&self, multiprocessors: u32, ahead: &Ahead) -> Launch {
+        let [q, k, v] = self.heads;
+        let work = self.work.map(|work| {
             let norm = work.norm.unwrap_or_default();
             let [rotations, positions] = work.rope.unwrap_or_default();
-            arguments = arguments.with_struct(&[
-                norm.gains,
-                norm.biases,
-                norm.epsilon_q32 as u64,
-                rotations,
-                positions,
-            ]);
+            [norm.gains, norm.biases, norm.epsilon_q32 as u64, rotations, positions]
+        });
+        if let Some(near) = self.near {
+            let beginning = [&[q, k, v], &work[0][..], &work[1], &[near.done]].concat();
+            // Other multiprocessors than those of the heads have nothing to do.
+            let fetchers = if ahead.is_empty() { 0 } else { (multiprocessors as usize / 2).max(1) };
+            return near.launch(
+                self.call.clone(),
+                self.rows,
+                self.query_heads,
+                &beginning,
+                (ahead, fetchers),
+            );
         }
-        let grid = [self.rows as u32, (self.kv_heads + self.query_heads) as u32, 1];
-        let threads = row_threads(self.head_dim);
+        let mut arguments = Arguments::of_struct(self.call.clone()).with(q).with(k).with(v);
+        for work in work {
+            arguments = arguments.with_struct(&work);
+        }
+        // A warp for each head.
+        let warps = self.rows * (self.kv_heads + self.query_heads);
+        let grid = [warps.div_ceil(BEGIN_THREADS / 32) as u32, 1, 1];
+        let (threads, arguments) = (BEGIN_THREADS as u32, arguments.with(self.rows));
         Launch { kernel: "attention_begin", grid, threads, shared: 0, arguments }
+    }
+}
+
+impl Near {
+    /// The launch, with the words of a `Beginning` of `gpu/kernels/attention_near.cu`: none if heads are quantised already.
+    pub(crate) fn launch(
+        &self,
+        call: Vec<u64>,
+        rows: usize,
+        heads: usize,
+        beginning: &[u64],
+        (ahead, fetchers): (&Ahead, usize),
+    ) -> Launch {
+        let mut words = [0; BEGINNING_WORDS];
+        words[..beginning.len()].copy_from_slice(beginning);
+        let arguments =
+            Arguments::of_struct(call).with(self.maxima).with(self.heads_each).with_struct(&words);
+        let arguments = arguments.with_struct(&ahead.words().collect::<Vec<_>>()).with(fetchers);
+        let grid = [rows as u32, (heads / self.heads_each + fetchers) as u32, 1];
+        Launch { kernel: "attention_near", grid, threads: self.threads as u32, shared: 0, arguments }
     }
 }

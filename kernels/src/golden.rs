@@ -4,9 +4,11 @@
 //! read them without this crate.
 
 mod answers;
+mod attention;
 mod batches;
 mod cases;
 mod layer;
+mod reuse;
 mod selftest;
 mod vectors;
 

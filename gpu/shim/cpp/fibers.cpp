@@ -204,7 +204,7 @@ int run(const Found &kernel, const unsigned *grid, unsigned threads, size_t shar
     for (size_t i = blocks.size(); i > 1; i--) std::swap(blocks[i - 1], blocks[machine.random.below(i)]);
     for (uint64_t block : blocks) {
         unsigned x = block % grid[0], y = block / grid[0] % grid[1], z = block / grid[0] / grid[1];
-        machine.place = Thread{0, threads, {x, y, z}};
+        machine.place = Thread{0, threads, {x, y, z}, grid[0]};
         if (!run_block(threads)) {
             // The fibers that wait are given up with their stacks.
             machine.fibers.clear();

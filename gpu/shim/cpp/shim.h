@@ -16,12 +16,13 @@
 #define SHARED(type, name) type &name = *(type *)shim::shared(sizeof(type), __LINE__)
 #define SHARED_BYTES(name) unsigned char *name = shim::launch_memory()
 #define UNROLL
+#define ROLL
 
 namespace shim {
 
 // What the running fiber is.
 struct Thread {
-    unsigned thread, threads, block[3];
+    unsigned thread, threads, block[3], grid_x;
 };
 const Thread &place();
 
@@ -81,8 +82,22 @@ inline unsigned block_x() { return shim::place().block[0]; }
 inline unsigned block_y() { return shim::place().block[1]; }
 inline unsigned block_z() { return shim::place().block[2]; }
 
+inline unsigned grid_x() { return shim::place().grid_x; }
+
 inline void block_barrier() { shim::block_barrier(); }
 inline unsigned shuffle_xor(unsigned value, unsigned lanes) { return shim::exchange(&value, 1)[8 * (thread_index() % 32 ^ lanes)]; }
+inline unsigned warp_sum(unsigned value) {
+    const uint32_t *lanes = shim::exchange(&value, 1);
+    unsigned sum = 0;
+    for (unsigned i = 0; i < 32; i++) sum += lanes[8 * i];
+    return sum;
+}
+inline unsigned warp_max(unsigned value) {
+    const uint32_t *lanes = shim::exchange(&value, 1);
+    unsigned max = 0;
+    for (unsigned i = 0; i < 32; i++) max = max > lanes[8 * i] ? max : lanes[8 * i];
+    return max;
+}
 inline unsigned ballot(bool condition) {
     uint32_t own = condition;
     const uint32_t *lanes = shim::exchange(&own, 1);
@@ -91,11 +106,22 @@ inline unsigned ballot(bool condition) {
     return all;
 }
 
+// Reads a byte, which must be there.
+inline void prefetch(const void *line) { (void)*(const volatile char *)line; }
+inline unsigned permute(unsigned a, unsigned b, unsigned which) {
+    unsigned long long bytes = (unsigned long long)b << 32 | a;
+    unsigned word = 0;
+    for (unsigned i = 0; i < 4; i++) word |= (unsigned)(bytes >> 8 * (which >> 4 * i & 7) & 255) << 8 * i;
+    return word;
+}
 inline unsigned leading_zeros(unsigned long long x) { return x == 0 ? 64 : __builtin_clzll(x); }
 inline unsigned long long multiply_high(unsigned long long a, unsigned long long b) {
     return (unsigned long long)((unsigned __int128)a * b >> 64);
 }
 
+inline void memory_fence() {}
+inline unsigned atomic_add(unsigned *at, unsigned value) { return (*at += value) - value; }
+inline void atomic_add(int *at, int value) { *at += value; }
 inline void atomic_add(unsigned long long *at, unsigned long long value) { *at += value; }
 inline void atomic_max(int *at, int value) { *at = *at > value ? *at : value; }
 inline void atomic_max(unsigned long long *at, unsigned long long value) { *at = *at > value ? *at : value; }

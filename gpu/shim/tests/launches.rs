@@ -42,11 +42,11 @@ fn check(family: &str, before: &[&str], layer: &[&str], after: &[&str]) {
     assert!(layers.chunks(layer.len()).all(|one| one == layer), "{family}: {step:?}");
 }
 
-const ATTENTION: [&str; 3] = ["products_1", "attention_begin", "attention_near"];
+const ATTENTION: [&str; 2] = ["products_1", "attention_near"];
 const HEAD: [&str; 3] = ["select_rows", "products_1", "choose"];
 
 #[test]
-fn a_layer_of_one_row_is_six_launches() {
+fn a_layer_of_one_row_is_five_launches() {
     let layer = [&ATTENTION[..], &["products_1"; 3]].concat();
     for family in ["llama3", "mistral", "qwen2", "qwen3", "gemma"] {
         check(family, &["embed"], &layer, &HEAD);

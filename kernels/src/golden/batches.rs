@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::attention::Many;
 use super::cases::Stream;
 use super::layer::{Kind, layers};
+use super::reuse::{gated_to_itself, normed_to_itself};
 use super::selftest::KernelMismatch;
 use crate::backend::{Attention, Backend, BackendError, KvShape, LinearWeights, Row, SampleRequest};
 use crate::bounds::AttentionShape;
@@ -29,9 +31,21 @@ pub(super) fn check<B: Backend>(backend: &B) -> Result<usize, KernelMismatch> {
             at => Err(fail(format!("number {} differs from the reference", at.unwrap_or_default()))),
         }
     };
-    // More rows, outputs and inputs than a tile has; then few rows, by the kernels for so many.
-    let shapes =
-        [(70, 150, 200), (9, 33, 65), (7, 33, 65), (4, 33, 65), (2, 33, 65), (3, 9, 2_200), (1, 9, 4_200)];
+    // More rows, outputs and inputs than a tile has; then few rows, by the kernels for so many; then so many inputs that warps go on, and a
+    // row that does not fit a block.
+    let shapes = [
+        (70, 150, 200),
+        // So few tiles that blocks share their inputs.
+        (130, 40, 1_100),
+        (20, 40, 1_700),
+        (9, 33, 65),
+        (7, 33, 65),
+        (4, 33, 65),
+        (2, 33, 65),
+        (3, 9, 2_200),
+        (1, 9, 4_200),
+        (1, 3, 16_500),
+    ];
     for (rows, outputs, inputs) in shapes {
         for grouped in [false, true] {
             let product = Product::new(rows, outputs, inputs, grouped);
@@ -42,10 +56,17 @@ pub(super) fn check<B: Backend>(backend: &B) -> Result<usize, KernelMismatch> {
     for kind in Kind::all() {
         same("layer", kind.name(), layers(&reference, kind), layers(backend, kind))?;
     }
+    let (expected, actual) = (normed_to_itself(&reference), normed_to_itself(backend));
+    same("layer", "normed_to_itself".into(), expected, actual)?;
+    let (expected, actual) = (gated_to_itself(&reference), gated_to_itself(backend));
+    same("layer", "gated_to_itself".into(), expected, actual)?;
     for (causal, window) in [(true, None), (true, Some(40)), (false, None)] {
         let case = format!("causal_{causal}_window_{window:?}");
         let expected = long_attention(&reference, causal, window);
         same("attention", case, expected, long_attention(backend, causal, window))?;
+    }
+    for case in Many::ALL {
+        same("attention", case.name(), case.on(&reference), case.on(backend))?;
     }
     same("choose", "drawn".into(), choices(&reference), choices(backend))?;
     Ok(cases)
