@@ -52,38 +52,18 @@ impl Http {
         OriginError::Answer(self.explain(&error))
     }
 
-    /// What went wrong, without the address: whoever reports it names that.
     fn explain(&self, error: &(dyn Error + 'static)) -> String {
-        let causes = || std::iter::successors(Some(error), |&error| error.source());
-        let client_error = || causes().find_map(|cause| cause.downcast_ref::<reqwest::Error>());
-        if client_error().is_some_and(reqwest::Error::is_timeout) {
-            return format!("nothing came for {} s", self.timeout.as_secs());
+        let text = explain(error, self.timeout);
+        if text.contains("UnknownIssuer") {
+            return format!("{text}; or use http: the model is checked by its hash either way");
         }
-        if client_error().is_some_and(reqwest::Error::is_redirect) {
-            return format!("it redirects more than {REDIRECTS} times, or to an address that is none");
-        }
-        // The last cause says it; those above only say where in the client.
-        let cause = causes().last().unwrap_or(error).to_string();
-        if cause.contains("InvalidContentType") {
-            return format!("{cause}: it does not speak TLS here. Try http://, or another port");
-        }
-        if cause.contains("UnknownIssuer") {
-            return format!(
-                "{cause}: this system does not know who certifies the server. Install its certificates \
-                 (ca-certificates), or use http: the model is checked by its hash either way"
-            );
-        }
-        cause
+        text
     }
 }
 
 impl Origin for Http {
     fn locate(&self, name: &str) -> String {
-        let mut url = self.base.join(name).unwrap_or_else(|_| self.base.clone());
-        // Not for logs. An address that cannot have a password has none.
-        let _ = url.set_password(None);
-        let _ = url.set_username("");
-        url.into()
+        shown(self.base.join(name).unwrap_or_else(|_| self.base.clone()))
     }
 
     fn open(&self, name: &str, from: u64) -> Result<Body<'_>, OriginError> {
@@ -185,6 +165,42 @@ impl fmt::Debug for Arriving<'_> {
     }
 }
 
+/// An address for people and logs: without a user and a password.
+pub fn shown(mut url: Url) -> String {
+    // An address that cannot have a password has none.
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
+    url.into()
+}
+
+/// The same of what somebody wrote as an address.
+pub fn shown_text(address: &str) -> String {
+    address.parse().map_or_else(|_| address.split('@').next_back().unwrap_or_default().to_owned(), shown)
+}
+
+/// What went wrong, without the address: whoever reports it names that. `timeout` is what was waited.
+pub(crate) fn explain(error: &(dyn Error + 'static), timeout: Duration) -> String {
+    let causes = || std::iter::successors(Some(error), |&error| error.source());
+    let client_error = || causes().find_map(|cause| cause.downcast_ref::<reqwest::Error>());
+    if client_error().is_some_and(reqwest::Error::is_timeout) {
+        return format!("nothing came for {} s", timeout.as_secs());
+    }
+    if client_error().is_some_and(reqwest::Error::is_redirect) {
+        return format!("it redirects more than {REDIRECTS} times, or to an address that is none");
+    }
+    // The last cause says it; those above only say where in the client.
+    let cause = causes().last().unwrap_or(error).to_string();
+    if cause.contains("InvalidContentType") {
+        return format!("{cause}: it does not speak TLS here. Try http://, or another port");
+    }
+    if cause.contains("UnknownIssuer") {
+        return format!(
+            "{cause}: this system does not know who certifies the server. Install its certificates (ca-certificates)"
+        );
+    }
+    cause
+}
+
 /// TLS in Rust. Whoever was first to install a provider has chosen one that is as good.
 fn provide_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -193,11 +209,13 @@ fn provide_tls() {
 /// A client of a node's JSON-RPC, whose requests end after `timeout`.
 pub(crate) fn asynchronous(timeout: Duration) -> anyhow::Result<reqwest::Client> {
     provide_tls();
+    // What is meant for one node is not for another: a redirection is an answer that is no use.
+    let builder =
+        || reqwest::Client::builder().timeout(timeout).referer(false).redirect(redirect::Policy::none());
     // A node on this machine is reached without any certificates.
-    reqwest::Client::builder()
-        .timeout(timeout)
+    builder()
         .build()
-        .or_else(|_| reqwest::Client::builder().timeout(timeout).tls_certs_only([]).build())
+        .or_else(|_| builder().tls_certs_only([]).build())
         .context("the HTTP client does not start")
 }
 

@@ -47,11 +47,42 @@ impl Report {
     }
 }
 
+/// Somebody else's text without what would steer a terminal or begin a line of its own.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_format(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+/// The same of a text that may have lines.
+pub fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// Characters that are not seen and change how others are: marks of direction above all.
+const fn is_format(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 /// Writes to standard output. A reader who has closed it has read enough: the exit code still tells the result.
 fn write(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_stays_on_its_line() {
+        assert_eq!(printable("MIT\nowner me\x1b[2J"), "MIT\\nowner me\\u{1b}[2J");
+        assert_eq!(printable("a\u{202e}b é 漢"), "a\\u{202e}b é 漢");
+        assert_eq!(printable_lines("one\ntwo\r"), "one\ntwo\\r");
     }
 }

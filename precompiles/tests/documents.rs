@@ -4,12 +4,17 @@
 use std::fs;
 use std::path::Path;
 
+use alloy_primitives::B256;
 use alloy_sol_types::{SolCall, SolError};
 use metis_precompiles::abi::*;
 use metis_precompiles::costs::ModelCosts;
 use metis_precompiles::costs::{MAX_PIECE_BYTES, MIN_HEAD_DIM, MIN_HIDDEN};
 use metis_precompiles::gas::QUOTED_BYTES_PER_TOKEN;
-use metis_precompiles::{Caps, Gas, GasSchedule};
+use metis_precompiles::registration::LOOK_UP_GAS;
+use metis_precompiles::{
+    Caps, ChainConfig, GATEWAY_ADDRESS, Gas, GasSchedule, INFERENCE_ADDRESS, LEGACY_ADDRESS, LegacyConfig,
+    Market, REGISTRY_ADDRESS, RegistryConfig, SHARES_ADDRESS,
+};
 
 /// What a transaction costs before its contract runs.
 const INTRINSIC: u64 = 21_000;
@@ -179,10 +184,13 @@ fn the_constants_are_those_of_the_code() {
         ("per_transition", gas.per_transition.0),
         ("macs_per_spelled_byte", gas.macs_per_spelled_byte),
         ("macs_per_multiplier", gas.macs_per_multiplier),
+        ("per_mebibyte", gas.per_mebibyte.0),
     ] {
         assert_written(&gas_md, &format!("| `{name}` | {} |", grouped(value)));
     }
     assert_written(&gas_md, &format!("QUOTED_BYTES_PER_TOKEN = {QUOTED_BYTES_PER_TOKEN}"));
+    assert_written(&gas_md, &format!("{} at most", grouped(LOOK_UP_GAS.0)));
+    assert_written(&gas_md, &format!("+ {} ", grouped(LOOK_UP_GAS.0)));
     assert_written(&gas_md, &format!("hidden >= {MIN_HIDDEN}"));
     assert_written(&gas_md, &format!("head_dim >= {MIN_HEAD_DIM}"));
     assert_written(&gas_md, &format!("{} bytes", grouped(MAX_PIECE_BYTES as u64)));
@@ -222,6 +230,8 @@ fn the_selectors_are_those_of_the_code() {
     row(detokenizeCall::SIGNATURE, detokenizeCall::SELECTOR);
     row(modelInfoCall::SIGNATURE, modelInfoCall::SELECTOR);
     row(quoteCall::SIGNATURE, quoteCall::SELECTOR);
+    row(verifyBundleCall::SIGNATURE, verifyBundleCall::SELECTOR);
+    row(inferenceBaseFeeCall::SIGNATURE, inferenceBaseFeeCall::SELECTOR);
     row(UnknownModel::SIGNATURE, UnknownModel::SELECTOR);
     row(ModelNotActive::SIGNATURE, ModelNotActive::SELECTOR);
     row(PromptTooLong::SIGNATURE, PromptTooLong::SELECTOR);
@@ -234,6 +244,42 @@ fn the_selectors_are_those_of_the_code() {
     row(CannotSpell::SIGNATURE, CannotSpell::SELECTOR);
     row(BadMessage::SIGNATURE, BadMessage::SELECTOR);
     row(BadCalldata::SIGNATURE, BadCalldata::SELECTOR);
+    row(PaymentRequired::SIGNATURE, PaymentRequired::SELECTOR);
+    row(InferenceFeeTooLow::SIGNATURE, InferenceFeeTooLow::SELECTOR);
+    row(BlockInferenceLimit::SIGNATURE, BlockInferenceLimit::SELECTOR);
+    row(BundleMismatch::SIGNATURE, BundleMismatch::SELECTOR);
+    row(BundleRefused::SIGNATURE, BundleRefused::SELECTOR);
     let missing: Vec<_> = rows.iter().filter(|row| !abi_md.contains(row.as_str())).collect();
     assert!(missing.is_empty(), "docs/abi.md should say:\n{missing:#?}");
+}
+
+/// A document's block of configuration that begins with a section, as a chain's whole configuration.
+fn configured(document: &str, section: &str) -> ChainConfig {
+    let block = document.split("```toml\n").find(|block| block.starts_with(section)).unwrap();
+    let text = block
+        .split("```")
+        .next()
+        .unwrap()
+        .replace("\"0x…\"", "\"0x0000000000000000000000000000000000000000\"");
+    ChainConfig::parse(&format!("chain_id = 1\n{text}"), Path::new("chain.toml"), B256::ZERO).unwrap()
+}
+
+#[test]
+fn the_sections_of_the_configuration_show_the_defaults() {
+    assert_eq!(configured(&document("registry.md"), "[registry]").registry, Some(RegistryConfig::default()));
+    assert_eq!(configured(&document("market.md"), "[market]").market, Some(Market::default()));
+    assert_written(&document("abi.md"), &format!("(default {})", LegacyConfig::default().max_new_tokens));
+}
+
+#[test]
+fn the_addresses_are_those_of_the_code() {
+    for (name, address) in [
+        ("abi.md", INFERENCE_ADDRESS),
+        ("abi.md", LEGACY_ADDRESS),
+        ("registry.md", REGISTRY_ADDRESS),
+        ("registry.md", GATEWAY_ADDRESS),
+        ("registry.md", SHARES_ADDRESS),
+    ] {
+        assert_written(&document(name), &format!("`{address}`"));
+    }
 }

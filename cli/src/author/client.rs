@@ -1,15 +1,18 @@
-//! A chain with a model registry, asked and changed through JSON-RPC.
+//! A chain with a model registry, asked and changed through JSON-RPC. The node is not trusted with more than what it is asked: it does not
+//! choose which chain a transaction is for, and what it says things cost is bounded by who sends (`sending`).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use alloy_network::{EthereumWallet, TransactionBuilder};
+use alloy_eips::Encodable2718;
+use alloy_network::{Ethereum, EthereumWallet, NetworkTransactionBuilder, TransactionBuilder};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_provider::{DynProvider, Provider, ProviderBuilder};
-use alloy_rpc_types_eth::{TransactionReceipt, TransactionRequest};
+use alloy_rpc_client::RpcClient;
+use alloy_rpc_types_eth::{BlockId, Filter, TransactionReceipt, TransactionRequest};
 use alloy_signer_local::PrivateKeySigner;
 use alloy_sol_types::SolCall;
 use alloy_transport::TransportError;
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use indicatif::ProgressBar;
 use metis_precompiles::REGISTRY_ADDRESS;
@@ -17,7 +20,9 @@ use reqwest::Url;
 use tokio::runtime::Runtime;
 
 use super::costs::Fees;
-use crate::errors::describe_error;
+use super::error::ChainError;
+use super::transport::Transport;
+use crate::http;
 
 /// The chain that is talked to.
 #[derive(Clone, Debug, Args)]
@@ -35,28 +40,27 @@ pub struct Endpoint {
 pub struct Client {
     runtime: Runtime,
     provider: DynProvider,
-    endpoint: Endpoint,
-    /// Whose transactions it sends; nobody's if it only asks.
-    pub sender: Option<Address>,
+    timeout: Duration,
+    signer: Option<PrivateKeySigner>,
     /// The chain's id.
     pub chain_id: u64,
 }
 
+/// How long the chain is left alone between two questions about the same thing, at first and at most.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+
 impl Client {
     /// A chain with a model registry, for who only asks (no signer) or signs.
     pub fn connect(endpoint: &Endpoint, signer: Option<PrivateKeySigner>) -> anyhow::Result<Self> {
-        let at = || format!("--rpc {}", endpoint.rpc);
+        let at = || format!("--rpc {}", http::shown_text(&endpoint.rpc));
         let url: Url = endpoint.rpc.parse().with_context(at)?;
         ensure!(matches!(url.scheme(), "http" | "https"), "{}: only http and https are spoken here", at());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let http = crate::http::asynchronous(Duration::from_secs(endpoint.timeout))?;
-        let sender = signer.as_ref().map(PrivateKeySigner::address);
-        let builder = ProviderBuilder::new();
-        let provider = match signer {
-            Some(signer) => builder.wallet(EthereumWallet::from(signer)).connect_reqwest(http, url).erased(),
-            None => builder.connect_reqwest(http, url).erased(),
-        };
-        let mut client = Self { runtime, provider, endpoint: endpoint.clone(), sender, chain_id: 0 };
+        let timeout = Duration::from_secs(endpoint.timeout);
+        let rpc = RpcClient::new(Transport::new(url, timeout)?, false);
+        // Nothing is filled in by who answers: a transaction is complete when it is signed.
+        let provider = ProviderBuilder::new().disable_recommended_fillers().connect_client(rpc).erased();
+        let mut client = Self { runtime, provider, timeout, signer, chain_id: 0 };
         client.chain_id = client.wait(client.provider.get_chain_id()).with_context(at)?;
         let code = client.wait(client.provider.get_code_at(REGISTRY_ADDRESS)).with_context(at)?;
         ensure!(
@@ -87,7 +91,7 @@ impl Client {
     }
 
     /// Gas that a transaction needs, or why it would fail.
-    pub fn estimate(&self, to: Address, value: U256, call: &impl SolCall) -> anyhow::Result<u64> {
+    pub fn estimate(&self, to: Address, value: U256, call: &impl SolCall) -> Result<u64, ChainError> {
         let request = self.request(to, value, call);
         self.wait(async { self.provider.estimate_gas(request).await })
     }
@@ -97,16 +101,32 @@ impl Client {
         self.wait(async { self.provider.get_balance(of).await }).context("the balance")
     }
 
-    /// The latest block's time.
-    pub fn time(&self) -> anyhow::Result<u64> {
-        let block = self.wait(async { self.provider.get_block(alloy_eips::BlockId::latest()).await })?;
-        Ok(block.context("the chain has no latest block")?.header.timestamp)
+    /// The latest block's time and gas limit.
+    pub fn latest(&self) -> anyhow::Result<(u64, u64)> {
+        let block = self.wait(async { self.provider.get_block(BlockId::latest()).await })?;
+        let header = block.context("the chain has no latest block")?.header;
+        Ok((header.timestamp, header.gas_limit))
     }
 
-    /// Sends a transaction and waits until it is in a block.
+    /// Asks again and again until there is something, for as long as the user waits for a block. `None`: there was nothing until then.
+    pub fn until<T>(&self, mut ask: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<Option<T>> {
+        let (start, mut pause) = (Instant::now(), PAUSES[0]);
+        loop {
+            if let Some(found) = ask()? {
+                return Ok(Some(found));
+            }
+            if start.elapsed() >= self.timeout {
+                return Ok(None);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSES[1]);
+        }
+    }
+
+    /// Signs a transaction for this chain, sends it and waits until it is in a block.
     ///
     /// # Errors
-    /// Why it was not sent, or did not succeed. One that was sent and is not in a block in time is named by its hash.
+    /// Why it was not sent, or did not succeed. One that may be on its way is named by its hash.
     pub fn send<C: SolCall>(
         &self,
         to: Address,
@@ -117,41 +137,80 @@ impl Client {
         progress: &ProgressBar,
     ) -> anyhow::Result<TransactionReceipt> {
         let name = C::SIGNATURE.split('(').next().unwrap_or(C::SIGNATURE);
+        let signer = self.signer.clone().context("there is no key to sign with")?;
+        let sender = signer.address();
         progress.set_message(format!("{name}: sending"));
-        let request = self.request(to, value, call);
-        let request = request
+        let nonce = self
+            .wait(async { self.provider.get_transaction_count(sender).pending().await })
+            .with_context(|| format!("{name}: the account's nonce"))?;
+        let request = self
+            .request(to, value, call)
+            .with_nonce(nonce)
+            .with_chain_id(self.chain_id)
             .with_gas_limit(gas)
             .with_max_fee_per_gas(fees.max_fee)
             .with_max_priority_fee_per_gas(fees.tip);
-        let pending =
-            self.wait(async { self.provider.send_transaction(request).await }).context(name.to_owned())?;
-        let hash: B256 = *pending.tx_hash();
+        let wallet = EthereumWallet::from(signer);
+        let signed =
+            self.runtime.block_on(NetworkTransactionBuilder::<Ethereum>::build(request.clone(), &wallet));
+        let signed = signed.with_context(|| format!("{name}: signing"))?;
+        let (hash, raw) = (*signed.tx_hash(), signed.encoded_2718());
+        match self.wait(async { self.provider.send_raw_transaction(&raw).await }) {
+            Ok(_) => {}
+            Err(error @ ChainError::NoAnswer(_)) => bail!(
+                "{name}: transaction {hash} may have been sent ({error}); look for it before you send it again"
+            ),
+            Err(error) => return Err(error).with_context(|| format!("{name}: it was not sent")),
+        }
         progress.set_message(format!("{name}: waiting for {hash}"));
-        let timeout = Duration::from_secs(self.endpoint.timeout);
-        let receipt = self.runtime.block_on(async move {
-            let watch = pending.with_timeout(Some(timeout));
-            watch.get_receipt().await
-        });
-        let receipt = receipt.with_context(|| {
-            format!(
-                "{name}: transaction {hash} was sent and is in no block after {} s; look for it before you send it again",
-                self.endpoint.timeout
-            )
-        })?;
+        let receipt = self.receipt(name, hash)?;
         if !receipt.status() {
-            bail!("{name}: transaction {hash} is in block {} and failed", receipt.block_number.unwrap_or(0));
+            let number = receipt.block_number.unwrap_or_default();
+            // The state may be another one by now; then the same call says something else, or nothing.
+            let replayed =
+                self.wait(async { self.provider.call(request).block(BlockId::number(number)).await });
+            let why = replayed.err().map_or_else(String::new, |error| format!(": {error}"));
+            bail!("{name}: transaction {hash} is in block {number} and failed{why}");
         }
         Ok(receipt)
     }
 
-    /// Logs of a contract since genesis with this first topic and second.
-    pub fn logs(&self, address: Address, topics: [B256; 2]) -> anyhow::Result<Vec<alloy_primitives::Log>> {
-        let filter = alloy_rpc_types_eth::Filter::new()
-            .address(address)
-            .event_signature(topics[0])
-            .topic1(topics[1])
-            .from_block(0u64);
-        let logs = self.wait(async { self.provider.get_logs(&filter).await }).context("logs")?;
+    /// The receipt of a transaction that was sent.
+    fn receipt(&self, name: &str, hash: B256) -> anyhow::Result<TransactionReceipt> {
+        let mut last = None;
+        let receipt = self.until(|| {
+            match self.wait(async { self.provider.get_transaction_receipt(hash).await }) {
+                Ok(found) => {
+                    last = None;
+                    Ok(found)
+                }
+                // It does not undo the transaction: ask again.
+                Err(error) => {
+                    last = Some(error);
+                    Ok(None)
+                }
+            }
+        })?;
+        receipt.with_context(|| {
+            let seconds = self.timeout.as_secs();
+            let why = match last {
+                Some(error) => format!("the chain has not said for {seconds} s where it is ({error})"),
+                None => format!("is in no block after {seconds} s"),
+            };
+            format!("{name}: transaction {hash} was sent, and {why}; look for it before you send it again")
+        })
+    }
+
+    /// Logs of a contract from a block on, with this first topic and second.
+    pub fn logs(
+        &self,
+        address: Address,
+        topics: [B256; 2],
+        from: u64,
+    ) -> Result<Vec<alloy_primitives::Log>, ChainError> {
+        let filter =
+            Filter::new().address(address).event_signature(topics[0]).topic1(topics[1]).from_block(from);
+        let logs = self.wait(async { self.provider.get_logs(&filter).await })?;
         Ok(logs.into_iter().map(|log| log.inner).collect())
     }
 
@@ -160,23 +219,13 @@ impl Client {
             .with_to(to)
             .with_value(value)
             .with_input(Bytes::from(call.abi_encode()));
-        match self.sender {
-            Some(sender) => request.with_from(sender),
+        match &self.signer {
+            Some(signer) => request.with_from(signer.address()),
             None => request,
         }
     }
 
-    fn wait<T>(&self, asked: impl IntoFuture<Output = Result<T, TransportError>>) -> anyhow::Result<T> {
-        let asked = asked.into_future();
-        self.runtime.block_on(asked).map_err(|error| explain(&error))
-    }
-}
-
-/// What a chain answered, with a contract's error by its name.
-fn explain(error: &TransportError) -> anyhow::Error {
-    let Some(answer) = error.as_error_resp() else { return anyhow!("{error}") };
-    match answer.as_revert_data().and_then(|data| describe_error(&data)) {
-        Some(reason) => anyhow!("it would revert with {reason}"),
-        None => anyhow!("{}", answer.message),
+    fn wait<T>(&self, asked: impl IntoFuture<Output = Result<T, TransportError>>) -> Result<T, ChainError> {
+        self.runtime.block_on(asked.into_future()).map_err(ChainError::from)
     }
 }

@@ -4,8 +4,10 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use alloy_signer_local::PrivateKeySigner;
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
+
+use super::keystore;
 
 /// The key that signs. It is read from the environment or from an encrypted file, so that it is in no command line and in no history.
 #[derive(Clone, Debug, Args)]
@@ -49,9 +51,7 @@ impl KeySource {
                     }
                     None => bail!("--keystore {}: give its password with --password-env", file.display()),
                 };
-                PrivateKeySigner::decrypt_keystore(file, password).with_context(|| {
-                    format!("--keystore {}: not a key file, or not its password", file.display())
-                })
+                keystore::open(file, &password).with_context(|| format!("--keystore {}", file.display()))
             }
             (None, None) => bail!("give --key-env or --keystore"),
         }
@@ -59,7 +59,39 @@ impl KeySource {
 }
 
 fn variable_of(option: &str, name: &str) -> anyhow::Result<String> {
+    // Who writes `$KEY` instead of `KEY` gives the key itself, which must not be repeated.
+    ensure!(
+        is_variable(name),
+        "{option} takes the name of an environment variable, such as METIS_KEY, and this is none; if it was a key or a password, \
+         it is in your shell's history now, and should not be used any more"
+    );
     std::env::var(name).ok().filter(|value| !value.is_empty()).with_context(|| {
         format!("{option} {name}: there is no such environment variable; set it before the command, not on its line")
     })
+}
+
+/// Whether a shell could have a variable of this name, and a key does not look like it.
+fn is_variable(name: &str) -> bool {
+    let digits = name.strip_prefix("0x").unwrap_or(name);
+    let is_key = digits.len() >= 60 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    is_name && !is_key && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_passwords_are_no_names() {
+        for name in ["METIS_KEY", "_k", "KEY1"] {
+            assert!(is_variable(name), "{name}");
+        }
+        let key = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+        for name in [key, &format!("0x{key}"), "", "1KEY", "correct horse", "p@ss", "KEY=1"] {
+            assert!(!is_variable(name), "{name}");
+            let error = format!("{:#}", variable_of("--key-env", name).unwrap_err());
+            assert!(name.is_empty() || !error.contains(name), "{error}");
+        }
+    }
 }

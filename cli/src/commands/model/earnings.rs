@@ -161,7 +161,7 @@ fn tokens(client: &Client, class: U256, asset: Address) -> anyhow::Result<Vec<To
 /// What a class has earned in an asset, and in how many payments.
 fn settled(client: &Client, class: U256, asset: Address) -> anyhow::Result<(U256, usize)> {
     let topics = [Shares::RevenueSettled::SIGNATURE_HASH, B256::from(class)];
-    let logs = client.logs(SHARES_ADDRESS, topics)?;
+    let logs = client.logs(SHARES_ADDRESS, topics, 0)?;
     let events = logs.iter().filter_map(|log| Shares::RevenueSettled::decode_log(log).ok());
     let amounts: Vec<U256> = events.filter(|event| event.asset == asset).map(|event| event.amount).collect();
     Ok((amounts.iter().sum(), amounts.len()))

@@ -10,7 +10,7 @@ use clap::Args;
 use metis_models::store::{Fetched, Folder, Origin, fetch};
 use serde_json::json;
 
-use crate::http::Http;
+use crate::http::{Http, shown_text};
 use crate::report::Report;
 
 /// Fetches a model by its id from stores, none of which has to be trusted: every kilobyte is checked as it arrives, and a fetch that was interrupted
@@ -36,7 +36,7 @@ impl Fetch {
         let origins: Vec<Box<dyn Origin>> = self
             .from
             .iter()
-            .map(|from| origin(from, timeout).with_context(|| format!("--from {from}")))
+            .map(|from| origin(from, timeout).with_context(|| format!("--from {}", shown_text(from))))
             .collect::<anyhow::Result<_>>()?;
         let progress = report.progress("bytes");
         let fetched = fetch(self.id, &origins, &self.into, &progress);

@@ -153,8 +153,8 @@ impl Register {
                 Ok(gas) => {
                     return Ok(Planned { to: REGISTRY_ADDRESS, value: bond, call, gas: gas + gas / 8 });
                 }
-                Err(error) if format!("{error:#}").contains("NotCommitted") => last = Some(error),
-                Err(error) => return Err(error),
+                Err(error) if error.is::<Registry::NotCommitted>() => last = Some(error),
+                Err(error) => return Err(error.into()),
             }
             progress.set_message("waiting for the next block");
             std::thread::sleep(Duration::from_millis(500));

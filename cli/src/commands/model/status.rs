@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::author::client::{Client, Endpoint};
 use crate::author::money::coins;
 use crate::contracts::{ModelStatus, Registry, Shares};
-use crate::report::Report;
+use crate::report::{Report, printable};
 
 /// Shows what a chain's registry knows of a model.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ impl Status {
             client.chain_id
         );
         let (now, resident) =
-            (client.time()?, client.view(REGISTRY_ADDRESS, &Registry::residentMebibytesCall {})?);
+            (client.latest()?.0, client.view(REGISTRY_ADDRESS, &Registry::residentMebibytesCall {})?);
         let rules = client.view(REGISTRY_ADDRESS, &Registry::rulesCall {})?;
         let class = U256::from(model.classId);
         let meta = client.view(SHARES_ADDRESS, &Shares::getClassMetaCall { classId: class })?;
@@ -84,8 +84,8 @@ impl Status {
             );
             line("bond", format!("{} coins", coins(U256::from(model.bond))));
             line("shares", format!("{shares} of 10000, class {class}"));
-            line("licence", model.licence.clone());
-            line("files", meta.metadataURI.clone());
+            line("licence", printable(&model.licence));
+            line("files", printable(&meta.metadataURI));
             if model.parent != B256::ZERO {
                 line("parent", model.parent.to_string());
             }
