@@ -116,11 +116,11 @@ impl Node {
         Ok(Self { config, evm, genesis, inference, witness })
     }
 
-    /// What the models have answered so far, as records keep it.
-    pub fn answers(&self) -> anyhow::Result<serde_json::Value> {
+    /// What the models have answered since this was asked last, as records keep it.
+    pub fn take_answers(&self) -> anyhow::Result<serde_json::Value> {
         let Witness::Write(answers) = &self.witness else { return Ok(serde_json::Value::Null) };
-        let answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(if answers.is_empty() { serde_json::Value::Null } else { serde_json::to_value(&*answers)? })
+        let answers = std::mem::take(&mut *answers.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(if answers.is_empty() { serde_json::Value::Null } else { serde_json::to_value(&answers)? })
     }
 
     /// The configuration, as records keep it.

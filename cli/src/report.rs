@@ -33,6 +33,17 @@ impl Report {
         if self.json { Ok(()) } else { write(&format!("{text}\n")) }
     }
 
+    /// Says at once what must be seen before the result comes: on standard error when the output is for programs.
+    pub fn notice(self, text: &str) -> anyhow::Result<()> {
+        if self.json {
+            // Nobody may be reading there.
+            let _ = writeln!(std::io::stderr(), "{text}");
+            Ok(())
+        } else {
+            write(&format!("{text}\n"))
+        }
+    }
+
     /// A progress bar on standard error when that is a terminal; hidden otherwise.
     pub fn progress(self, unit: &str) -> ProgressBar {
         if !std::io::stderr().is_terminal() {

@@ -2,62 +2,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap in a test is its report")]
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use metis_models::fixture::Fixture;
 use metisvm::devnet::{ACCOUNTS, KEYS};
 use serde_json::Value;
 
+mod nodes;
+
+use nodes::{Devnet, Proxy, Reply};
+
 const KEY: &str = "METISVM_TEST_KEY";
 
-/// A chain in a process of its own.
-struct Devnet {
-    process: Child,
-    url: String,
-}
-
 impl Devnet {
-    fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_metisvm"));
-        command.args(["devnet", "--json", "--listen", "127.0.0.1:0"]).args(arguments);
-        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut output = BufReader::new(process.stdout.take().unwrap());
-        // One JSON document, which ends with a line of its own.
-        let mut text = String::new();
-        while !text.ends_with("\n}\n") {
-            assert!(output.read_line(&mut text).unwrap() > 0, "the chain ended: {text}");
-        }
-        let value: Value = serde_json::from_str(&text).unwrap();
-        Self { process, url: value["url"].as_str().unwrap().to_owned() }
-    }
-
-    fn rpc(&self, method: &str, params: Value) -> Value {
-        let body = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let address = self.url.strip_prefix("http://").unwrap();
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
-        let body = body.to_string();
-        let request = format!(
-            "POST / HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-             Connection: close\r\n\r\n{body}",
-            body.len()
-        );
-        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let body = answer.split_once("\r\n\r\n").unwrap().1;
-        serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"))
-    }
-
     /// Runs a command of the program as an account of the chain.
     fn run(&self, account: usize, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_metisvm"));
-        command.args(["--json", "model"]).args(arguments).args(["--rpc", &self.url]);
-        if !matches!(arguments[0], "status" | "earnings") {
-            command.args(["--key-env", KEY]).env(KEY, KEYS[account]);
-        }
-        command.output().unwrap()
+        let asks = matches!(arguments[0], "status" | "earnings");
+        let more: &[&str] = if asks { &[] } else { &["--yes"] };
+        model(&self.url, account, &[arguments, more].concat())
     }
 
     /// A command that must succeed; its last JSON document.
@@ -71,18 +34,28 @@ impl Devnet {
     /// A command that must fail; what it says.
     fn fails(&self, account: usize, arguments: &[&str]) -> String {
         let output = self.run(account, arguments);
-        assert!(!output.status.success(), "{arguments:?} succeeded");
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(!said.contains(&KEYS[account][2..]), "a key was shown: {said}");
-        said
+        failure(&output, account)
     }
 }
 
-impl Drop for Devnet {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+/// Runs `metisvm model` against a node, with an account's key for commands that send.
+fn model(url: &str, account: usize, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_metisvm"));
+    command.args(["--json", "model"]).args(arguments).args(["--rpc", url]).stdin(Stdio::null());
+    if !matches!(arguments[0], "status" | "earnings") {
+        command.args(["--key-env", KEY]).env(KEY, KEYS[account]);
     }
+    command.output().unwrap()
+}
+
+/// What a command that must fail says. It may not show a key.
+fn failure(output: &Output, account: usize) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "it succeeded: {said}");
+    for shown in [&said, &*String::from_utf8_lossy(&output.stdout)] {
+        assert!(!shown.contains(&KEYS[account][2..]), "a key was shown: {shown}");
+    }
+    said
 }
 
 /// Makes the bundle of a small random model in `folder`; its id.
@@ -133,7 +106,8 @@ fn author_earns_from_a_model_and_ends_it() {
     }
     assert!(devnet.fails(1, &["activate", &id, "--days", "3"]).contains("NotModelOwner"));
     devnet.ok(0, &["activate", &id, "--days", "3"]);
-    assert_eq!(devnet.ok(0, &["activate", &id, "--days", "1"])["extended"], true);
+    assert!(devnet.fails(0, &["activate", &id, "--days", "1"]).contains("to pay for 1 more days: --extend"));
+    assert_eq!(devnet.ok(0, &["activate", &id, "--days", "1", "--extend"])["extended"], true);
     assert_eq!(devnet.ok(0, &["status", &id])["callable"], true);
 
     // Somebody asks and pays, and the author gets it.
@@ -146,8 +120,16 @@ fn author_earns_from_a_model_and_ends_it() {
     let earnings = devnet.ok(1, &["earnings", &id]);
     assert_eq!((wei(&earnings["settled"]), &earnings["settlements"]), (price, &1.into()));
     let pending = wei(&earnings["tokens"][0]["pending"]);
+    // A node that keeps its logs to itself does not hide the tokens.
+    let silent = Proxy::before(&devnet, |method, _| match method {
+        "eth_getLogs" => Reply::Error("too many blocks".into()),
+        _ => Reply::Forward,
+    });
+    let output = model(&silent.url, 1, &["earnings", &id]);
+    let part: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&part["settled"], &part["tokens"]), (&Value::Null, &earnings["tokens"]));
     assert!(price - pending <= 6_000);
-    assert!(devnet.fails(2, &["claim", &id]).contains("no such token"));
+    assert!(devnet.fails(2, &["claim", &id]).contains("has no token of model"));
     let claimed = devnet.ok(0, &["claim", &id, "--to", &ACCOUNTS[9].to_string()]);
     assert_eq!(wei(&claimed["claimed"]), pending);
     assert!(devnet.fails(0, &["claim", &id]).contains("nothing to pay out yet"));
@@ -228,13 +210,29 @@ fn author_mistakes_are_named_and_keys_are_not() {
     let devnet = Devnet::start(&["--bundles", folder.path().to_str().unwrap()]);
     assert!(devnet.fails(0, &["register", "/nowhere", "--licence", "MIT"]).contains("bundle /nowhere"));
     let poor = Command::new(env!("CARGO_BIN_EXE_metisvm"))
-        .args(["model", "register", mine, "--licence", "MIT", "--rpc", &devnet.url, "--key-env", KEY])
+        .args([
+            "model",
+            "register",
+            mine,
+            "--licence",
+            "MIT",
+            "--rpc",
+            &devnet.url,
+            "--key-env",
+            KEY,
+            "--yes",
+        ])
         .env(KEY, format!("0x{}", "11".repeat(32)))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&poor.stderr).into_owned();
     assert!(!poor.status.success() && said.contains("has 0 coins on chain 59001 and needs"), "{said}");
-    assert!(devnet.fails(0, &["register", mine, "--licence", ""]).contains("WrongText"));
+    assert!(devnet.fails(0, &["register", mine, "--licence", ""]).contains("--licence has 0 bytes"));
+    let parent = format!("0x{}", "12".repeat(32));
+    let orphan = devnet.fails(0, &["register", mine, "--licence", "MIT", "--parent", &parent]);
+    assert!(orphan.contains("no such model is registered"), "{orphan}");
+    assert!(devnet.fails(0, &["withdraw", &id]).contains("is not deprecated"));
+    assert!(devnet.fails(0, &["activate", &id, "--days", "1", "--extend"]).contains("is not active"));
     assert!(devnet.fails(0, &["earnings", &id]).contains("is not registered on chain 59001"));
 }
 
@@ -258,7 +256,16 @@ fn author_tools_get_what_they_expect_of_a_chain() {
         ("eth_sendRawTransaction", r#"["0x1234"]"#, "not a signed transaction"),
         ("eth_sendRawTransaction", "[]", "argument 1 is missing"),
         ("eth_getBalance", r#"["nobody"]"#, "argument 1"),
-        ("eth_getBalance", r#"{"a": 1}"#, ""),
+        ("eth_getBalance", r#"{"a": 1}"#, "Invalid params"),
+        ("eth_feeHistory", r#"["0x2", "latest", [101]]"#, "percentiles"),
+        ("evm_increaseTime", "[1099511627776]", "ahead of the clock"),
+        (
+            "eth_call",
+            r#"[{}, "latest", {"0x0000000000000000000000000000000000000001": {"balance": "0x1"}}]"#,
+            "overridden",
+        ),
+        ("eth_sendTransaction", r#"[{"from": "0x0000000000000000000000000000000000000001"}]"#, "has no key"),
+        ("eth_sendTransaction", r#"[{"value": "0x1"}]"#, "`from` is missing"),
         ("eth_nothing", "[]", "Method not found"),
     ] {
         let answer = devnet.rpc(method, json(params));
@@ -270,4 +277,118 @@ fn author_tools_get_what_they_expect_of_a_chain() {
     let answer = devnet.rpc("eth_call", call);
     assert_eq!((&answer["error"]["code"], &answer["error"]["data"]), (&3.into(), &"0x1a2e1594".into()));
     assert!(answer["error"]["message"].as_str().unwrap().contains("BadCalldata()"));
+    // Accounts of the node send without a key, and what they pay is seen.
+    let sent = serde_json::json!([{ "from": ACCOUNTS[0], "to": ACCOUNTS[1], "value": "0x5" }]);
+    let hash = devnet.rpc("eth_sendTransaction", sent)["result"].clone();
+    let receipt = devnet.rpc("eth_getTransactionReceipt", serde_json::json!([hash]));
+    assert_eq!(
+        (&receipt["result"]["status"], &receipt["result"]["gasUsed"]),
+        (&"0x1".into(), &"0x5208".into())
+    );
+    // An estimate fits what a transaction can have, and what its sender can pay.
+    let plain = serde_json::json!([{ "from": ACCOUNTS[0], "to": ACCOUNTS[1], "gasPrice": "0x3b9aca00" }]);
+    assert_eq!(devnet.rpc("eth_estimateGas", plain)["result"], "0x5208");
+    let poor = serde_json::json!([{ "from": format!("0x{}", "11".repeat(20)), "to": ACCOUNTS[1], "gasPrice": "0x3b9aca00" }]);
+    assert!(devnet.rpc("eth_estimateGas", poor)["error"].is_object());
+}
+
+#[test]
+fn author_sends_only_what_was_agreed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mine = folder.path().join("mine");
+    let id = bundle(&mine);
+    let register = ["register", mine.to_str().unwrap(), "--licence", "MIT"];
+    let devnet = Devnet::start(&["--bundles", folder.path().to_str().unwrap()]);
+    let with = |url: &str, more: &[&str]| model(url, 0, &[&register[..], more].concat());
+    let nonce = || devnet.rpc("eth_getTransactionCount", serde_json::json!([ACCOUNTS[0]]))["result"].clone();
+
+    assert!(failure(&with(&devnet.url, &[]), 0).contains("give --yes, or --max-cost AMOUNT"));
+    assert!(failure(&with(&devnet.url, &["--max-cost", "1coin"]), 0).contains("more than --max-cost 1"));
+    let other = failure(&with(&devnet.url, &["--yes", "--chain-id", "1"]), 0);
+    assert!(other.contains("the node's chain is 59001, not --chain-id 1"), "{other}");
+    let greedy = Proxy::before(&devnet, |method, _| match method {
+        "eth_estimateGas" => Reply::Result("0xffffffffffffffff".into()),
+        _ => Reply::Forward,
+    });
+    let refused = failure(&with(&greedy.url, &["--yes"]), 0);
+    assert!(refused.contains("it needs 18446744073709551615 gas, and a block has"), "{refused}");
+    assert_eq!(nonce(), "0x0", "nothing was sent");
+
+    // The chain that a node names is the one that is signed for: another refuses it.
+    let liar = Proxy::before(&devnet, |method, _| match method {
+        "eth_chainId" => Reply::Result("0x1".into()),
+        _ => Reply::Forward,
+    });
+    let refused = failure(&with(&liar.url, &["--yes"]), 0);
+    assert!(refused.contains("signed for chain 1, and this is chain 59001"), "{refused}");
+
+    // An answer that is lost does not lose the transaction, which is named; the next attempt goes on from there.
+    let lost = Proxy::before(&devnet, |method, _| match method {
+        "eth_sendRawTransaction" => Reply::ForwardAndHangUp,
+        _ => Reply::Forward,
+    });
+    let said = failure(&with(&lost.url, &["--yes"]), 0);
+    assert!(said.contains("may have been sent"), "{said}");
+    let hash = said.split_whitespace().find(|word| word.starts_with("0x") && word.len() == 66);
+    let found = devnet.rpc("eth_getTransactionByHash", serde_json::json!([hash.unwrap()]));
+    assert_eq!(found["result"]["nonce"], "0x0", "{found}");
+    let registered = devnet.ok(0, &[&register[..], &["--max-cost", "10coins"]].concat());
+    assert_eq!(registered["model"], id);
+    assert_eq!(nonce(), "0x2", "it was announced once");
+}
+
+#[test]
+fn author_gets_a_reason_from_nodes_that_do_not_answer() {
+    let devnet = Devnet::start(&["--bundles", "/nowhere"]);
+    let id = format!("0x{}", "ab".repeat(32));
+    let price = ["price", &id, "--per-call", "1", "--yes", "--timeout", "2"];
+    for (method, reply, says) in [
+        ("eth_chainId", Reply::Raw("HTTP/1.1 200 OK\r\n\r\n<html>".into()), "is not JSON-RPC"),
+        ("eth_chainId", Reply::Raw("HTTP/1.1 502 Bad Gateway\r\n\r\n".into()), "the server answers 502"),
+        (
+            "eth_chainId",
+            Reply::Raw("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9\r\n\r\n".into()),
+            "302",
+        ),
+        ("eth_chainId", Reply::Result("many".into()), "is this the address of a node?"),
+        ("eth_getCode", Reply::Result("0x".into()), "has no model registry"),
+        ("eth_getCode", Reply::Flood, "more than 32 MiB"),
+        ("eth_getCode", Reply::Silence, "nothing came for 2 s"),
+        ("eth_estimateGas", Reply::Error("no\u{1b}[2Jway\nreally".into()), "no\\u{1b}[2Jway\\nreally"),
+        ("eth_estimateGas", Reply::Forward, "setPrice: it would revert with NotRegistered("),
+    ] {
+        let proxy = Proxy::before(
+            &devnet,
+            move |asked, _| if asked == method { reply.clone() } else { Reply::Forward },
+        );
+        let said = failure(&model(&proxy.url, 0, &price), 0);
+        assert!(said.contains(says), "{method}: {said}");
+    }
+}
+
+#[test]
+fn author_waits_for_a_block_and_no_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let mine = folder.path().join("mine");
+    bundle(&mine);
+    let devnet = Devnet::start(&["--bundles", folder.path().to_str().unwrap()]);
+    let slow = Proxy::before(&devnet, |method, _| match method {
+        "eth_getTransactionReceipt" => Reply::Result(Value::Null),
+        _ => Reply::Forward,
+    });
+    let register = ["register", mine.to_str().unwrap(), "--licence", "MIT", "--yes", "--timeout", "1"];
+    let said = failure(&model(&slow.url, 0, &register), 0);
+    assert!(said.contains("was sent, and is in no block after 1 s"), "{said}");
+}
+
+#[test]
+fn author_is_told_when_a_record_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mine, records) = (folder.path().join("mine"), folder.path().join("records"));
+    bundle(&mine);
+    let mut devnet = Devnet::start(&["--records", records.to_str().unwrap()]);
+    std::fs::remove_dir(&records).unwrap();
+    let said = devnet.fails(0, &["register", mine.to_str().unwrap(), "--licence", "MIT"]);
+    assert!(said.contains("its record cannot be written"), "{said}");
+    assert!(!devnet.process.wait().unwrap().success(), "the chain goes on without its records");
 }

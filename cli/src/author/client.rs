@@ -46,6 +46,32 @@ pub struct Client {
     pub chain_id: u64,
 }
 
+/// What a contract is asked, or told by a transaction.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The function's name, for people.
+    pub name: &'static str,
+    /// The contract.
+    pub to: Address,
+    /// Money that goes along, in wei.
+    pub value: U256,
+    data: Bytes,
+}
+
+impl Call {
+    /// A call without money.
+    pub fn new<C: SolCall>(to: Address, call: &C) -> Self {
+        let name = C::SIGNATURE.split('(').next().unwrap_or(C::SIGNATURE);
+        Self { name, to, value: U256::ZERO, data: call.abi_encode().into() }
+    }
+
+    /// With money.
+    #[must_use]
+    pub fn with_value(self, value: U256) -> Self {
+        Self { value, ..self }
+    }
+}
+
 /// How long the chain is left alone between two questions about the same thing, at first and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
@@ -74,14 +100,14 @@ impl Client {
 
     /// Asks a contract.
     pub fn view<C: SolCall>(&self, to: Address, call: &C) -> anyhow::Result<C::Return> {
-        self.view_paid(to, U256::ZERO, call)
+        let output = self.output(&Call::new(to, call))?;
+        C::abi_decode_returns(&output).with_context(|| format!("the answer of {}", C::SIGNATURE))
     }
 
-    /// Asks a contract as if money were sent along.
-    pub fn view_paid<C: SolCall>(&self, to: Address, value: U256, call: &C) -> anyhow::Result<C::Return> {
-        let request = self.request(to, value, call);
-        let output = self.wait(async { self.provider.call(request).await }).context(C::SIGNATURE)?;
-        C::abi_decode_returns(&output).with_context(|| format!("the answer of {}", C::SIGNATURE))
+    /// What a call would return now.
+    pub fn output(&self, call: &Call) -> anyhow::Result<Bytes> {
+        let request = self.request(call);
+        self.wait(async { self.provider.call(request).await }).context(call.name)
     }
 
     /// What gas costs now.
@@ -91,8 +117,8 @@ impl Client {
     }
 
     /// Gas that a transaction needs, or why it would fail.
-    pub fn estimate(&self, to: Address, value: U256, call: &impl SolCall) -> Result<u64, ChainError> {
-        let request = self.request(to, value, call);
+    pub fn estimate(&self, call: &Call) -> Result<u64, ChainError> {
+        let request = self.request(call);
         self.wait(async { self.provider.estimate_gas(request).await })
     }
 
@@ -127,16 +153,14 @@ impl Client {
     ///
     /// # Errors
     /// Why it was not sent, or did not succeed. One that may be on its way is named by its hash.
-    pub fn send<C: SolCall>(
+    pub fn send(
         &self,
-        to: Address,
-        value: U256,
-        call: &C,
+        call: &Call,
         gas: u64,
         fees: Fees,
         progress: &ProgressBar,
     ) -> anyhow::Result<TransactionReceipt> {
-        let name = C::SIGNATURE.split('(').next().unwrap_or(C::SIGNATURE);
+        let name = call.name;
         let signer = self.signer.clone().context("there is no key to sign with")?;
         let sender = signer.address();
         progress.set_message(format!("{name}: sending"));
@@ -144,7 +168,7 @@ impl Client {
             .wait(async { self.provider.get_transaction_count(sender).pending().await })
             .with_context(|| format!("{name}: the account's nonce"))?;
         let request = self
-            .request(to, value, call)
+            .request(call)
             .with_nonce(nonce)
             .with_chain_id(self.chain_id)
             .with_gas_limit(gas)
@@ -214,11 +238,11 @@ impl Client {
         Ok(logs.into_iter().map(|log| log.inner).collect())
     }
 
-    fn request(&self, to: Address, value: U256, call: &impl SolCall) -> TransactionRequest {
+    fn request(&self, call: &Call) -> TransactionRequest {
         let request = TransactionRequest::default()
-            .with_to(to)
-            .with_value(value)
-            .with_input(Bytes::from(call.abi_encode()));
+            .with_to(call.to)
+            .with_value(call.value)
+            .with_input(call.data.clone());
         match &self.signer {
             Some(signer) => request.with_from(signer.address()),
             None => request,

@@ -46,7 +46,7 @@ impl Costs {
 
     /// All of it.
     pub fn total(&self) -> U256 {
-        self.parts.iter().map(|part| part.wei).sum()
+        self.parts.iter().fold(U256::ZERO, |sum, part| sum.saturating_add(part.wei))
     }
 
     /// For programs.

@@ -68,15 +68,23 @@ impl Devnet {
                 )
             })?;
             let address = server.local_addr()?;
-            let handle = server.start(module(Shared::start(node, self.records))?);
+            let (chain, ended) = Shared::start(node, self.records);
+            let handle = server.start(module(chain)?);
             let url = format!("http://{address}");
             let accounts: Vec<_> =
                 ACCOUNTS.iter().zip(KEYS).map(|(a, key)| json!({ "address": a, "key": key })).collect();
             let value = json!({ "url": url, "chain_id": chain_id, "bundles": bundles, "accounts": accounts });
             report.finish(&value, || text(&url, chain_id, bundles.as_deref()))?;
-            tokio::signal::ctrl_c().await?;
+            let ended = tokio::select! {
+                interrupted = tokio::signal::ctrl_c() => interrupted.map_err(anyhow::Error::from),
+                reason = ended => {
+                    Err(anyhow::anyhow!(reason.unwrap_or_else(|_| "the chain has stopped; the log says why".into())))
+                }
+            };
+            // Who has asked last gets the answer.
             handle.stop().ok();
-            Ok(ExitCode::SUCCESS)
+            handle.stopped().await;
+            ended.map(|()| ExitCode::SUCCESS)
         })
     }
 }

@@ -84,7 +84,7 @@ impl Run {
         let outcome = if self.simulate { recorder.simulate(&tx) } else { recorder.transact(&tx) }?;
         let (mut record, vm) = recorder.finish();
         if let Some(path) = &self.record {
-            record.answers = node.answers()?;
+            record.answers = node.take_answers()?;
             std::fs::write(path, record.to_json()?).with_context(|| format!("record {}", path.display()))?;
         }
 

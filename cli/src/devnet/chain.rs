@@ -7,15 +7,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use alloy_consensus::proofs::{calculate_receipt_root, calculate_transaction_root};
 use alloy_consensus::transaction::{Recovered, SignerRecoverable};
 use alloy_consensus::{
-    Eip658Value, Header, Receipt, ReceiptEnvelope, Sealable, Sealed, Transaction as _, TxEnvelope,
+    Eip658Value, Header, Receipt, ReceiptEnvelope, Sealable, Sealed, SignableTransaction, Transaction as _,
+    TxEnvelope, TypedTransaction,
 };
-use alloy_eips::eip2718::Decodable2718;
-use alloy_primitives::{Address, B256, Bloom, LogData, U256, logs_bloom};
+use alloy_eips::eip2718::{Decodable2718, Encodable2718};
+use alloy_network::TxSignerSync;
+use alloy_primitives::{Address, B256, Bloom, Bytes, LogData, U256, logs_bloom};
+use alloy_rpc_types_eth::TransactionRequest;
+use alloy_signer_local::PrivateKeySigner;
+use anyhow::Context;
 use metis_precompiles::{MarketHeader, MetisPrecompiles};
 use metis_vm::{Account, BlockInfo, Outcome, Record, State, Transaction, Vm, VmError};
 use thiserror::Error;
 
-use super::{ACCOUNTS, COINS};
+use super::{ACCOUNTS, COINS, KEYS};
 use crate::node::Node;
 use crate::wallet::UNIT;
 
@@ -38,6 +43,8 @@ pub struct Chain {
     ahead: u64,
     /// Where each block is written as a record.
     records: Option<PathBuf>,
+    /// Why it cannot go on.
+    broken: Option<String>,
 }
 
 /// A block of at most one transaction.
@@ -71,15 +78,16 @@ pub enum SendError {
     /// It may not be in a block, or this node cannot execute it.
     #[error(transparent)]
     Vm(#[from] VmError),
-    /// The record cannot be written.
-    #[error("record {}: {reason}", path.display())]
-    Record {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        reason: String,
-    },
+    /// A time that no contract expects.
+    #[error("this chain's time cannot be more than {MOST_AHEAD} seconds ahead of the clock")]
+    FarAhead,
+    /// It is in a block whose record cannot be written; the chain ends with it.
+    #[error("{0}")]
+    Record(String),
 }
+
+/// Seconds by which a chain's time may be ahead of the clock: a hundred years.
+const MOST_AHEAD: u64 = 100 * 365 * 86_400;
 
 fn chain(id: &Option<u64>) -> String {
     id.map_or("any chain".to_owned(), |id| format!("chain {id}"))
@@ -100,6 +108,7 @@ impl Chain {
             market: MarketHeader::default(),
             ahead: 0,
             records,
+            broken: None,
         };
         let genesis = BlockInfo { number: 0, timestamp: now(), ..chain.next_block() };
         chain.vm.set_block(genesis);
@@ -145,6 +154,16 @@ impl Chain {
         self.vm.simulate(tx)
     }
 
+    /// The most gas that a transaction can have.
+    pub fn most_gas(&self) -> u64 {
+        self.vm.complete(&Transaction::call(Address::ZERO, Address::ZERO, Bytes::new())).gas
+    }
+
+    /// Why the chain cannot go on, if it cannot.
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
     /// Executes a signed transaction and makes it a block. One that may not be in a block, or that this node cannot execute, changes nothing.
     pub fn send(&mut self, raw: &[u8]) -> Result<B256, SendError> {
         let envelope = TxEnvelope::decode_2718_exact(raw).map_err(|e| SendError::Malformed(e.to_string()))?;
@@ -161,17 +180,63 @@ impl Chain {
         let block = self.next_block();
         self.vm.set_block(block);
         let chain = self.node.chain().unwrap_or_default();
+        let complete = self.vm.complete(&tx);
         let record = self.records.is_some().then(|| Record::begin(&self.vm, chain));
         let outcome = self.vm.transact(&tx)?;
-        if let Some(mut record) = record {
-            record.push(self.vm.complete(&tx), outcome.clone());
-            record.end(&self.vm);
-            self.write_record(&record)?;
-        }
+        // Those of simulations are among them: what is estimated first is remembered, and not answered again.
+        let answers = self.node.take_answers();
         let hash = *envelope.tx_hash();
+        let executed = outcome.clone();
         self.seal(Some((Recovered::new_unchecked(envelope, sender), outcome)));
         self.transactions.insert(hash, self.latest().header.number);
+        if let Some(mut record) = record {
+            record.push(complete, executed);
+            record.end(&self.vm);
+            let written = answers.and_then(|answers| {
+                record.answers = answers;
+                self.write_record(&record)
+            });
+            if let Err(error) = written {
+                // What was promised to be written down is not: nothing more is added.
+                let reason =
+                    format!("transaction {hash} is in a block, and its record cannot be written: {error:#}");
+                self.broken = Some(reason.clone());
+                return Err(SendError::Record(reason));
+            }
+        }
         Ok(hash)
+    }
+
+    /// Signs a transaction as one of [`ACCOUNTS`] and sends it; what it leaves open is filled in.
+    pub fn send_as(&mut self, from: Address, request: TransactionRequest) -> Result<B256, SendError> {
+        let malformed = |error: String| SendError::Malformed(error);
+        let known = ACCOUNTS.iter().zip(KEYS).find(|(account, _)| **account == from);
+        let (_, key) = known.ok_or_else(|| malformed(format!("this node has no key of {from}")))?;
+        let signer: PrivateKeySigner = key.parse().map_err(|_| malformed("its key".to_owned()))?;
+        let mut request = request;
+        request.nonce.get_or_insert(self.vm.nonce(from));
+        request.chain_id.get_or_insert(self.node.config().chain_id);
+        if request.gas_price.is_none() {
+            let fee = u128::from(BASE_FEE.max(self.next_inference_fee()));
+            let tip = *request.max_priority_fee_per_gas.get_or_insert(fee.min(u128::from(BASE_FEE)));
+            request.max_fee_per_gas.get_or_insert(fee.saturating_mul(2).saturating_add(tip));
+        }
+        let most = self.most_gas();
+        request.gas.get_or_insert(most);
+        let unsigned = request.build_typed_tx().map_err(|_| malformed("parts are missing".to_owned()))?;
+        let signed = |signature: alloy_signer::Result<_>| signature.map_err(|e| malformed(e.to_string()));
+        let envelope = match unsigned {
+            TypedTransaction::Legacy(mut tx) => {
+                let signature = signed(signer.sign_transaction_sync(&mut tx))?;
+                TxEnvelope::from(tx.into_signed(signature))
+            }
+            TypedTransaction::Eip1559(mut tx) => {
+                let signature = signed(signer.sign_transaction_sync(&mut tx))?;
+                TxEnvelope::from(tx.into_signed(signature))
+            }
+            other => return Err(SendError::Unsupported(other.tx_type().into())),
+        };
+        self.send(&envelope.encoded_2718())
     }
 
     /// Makes an empty block.
@@ -182,9 +247,10 @@ impl Chain {
     }
 
     /// Puts the chain's time ahead. Returns by how much it is ahead of the clock.
-    pub fn increase_time(&mut self, seconds: u64) -> u64 {
-        self.ahead = self.ahead.saturating_add(seconds);
-        self.ahead
+    pub fn increase_time(&mut self, seconds: u64) -> Result<u64, SendError> {
+        let ahead = self.ahead.checked_add(seconds).filter(|ahead| *ahead <= MOST_AHEAD);
+        self.ahead = ahead.ok_or(SendError::FarAhead)?;
+        Ok(self.ahead)
     }
 
     /// What inference costs in the block that would come now, wei per gas.
@@ -202,7 +268,7 @@ impl Chain {
         });
         BlockInfo {
             number: parent.header.number + 1,
-            timestamp: now().saturating_add(self.ahead).max(parent.header.timestamp + 1),
+            timestamp: now().saturating_add(self.ahead).max(parent.header.timestamp.saturating_add(1)),
             base_fee: BASE_FEE,
             metered,
             ..rules
@@ -246,12 +312,10 @@ impl Chain {
         }
     }
 
-    fn write_record(&self, record: &Record) -> Result<(), SendError> {
+    fn write_record(&self, record: &Record) -> anyhow::Result<()> {
         let Some(folder) = &self.records else { return Ok(()) };
         let path = folder.join(format!("block-{}.json", record.block.number));
-        let written = record.to_json().map_err(|error| error.to_string());
-        let written = written.and_then(|json| std::fs::write(&path, json).map_err(|error| error.to_string()));
-        written.map_err(|reason| SendError::Record { path, reason })
+        std::fs::write(&path, record.to_json()?).with_context(|| path.display().to_string())
     }
 }
 

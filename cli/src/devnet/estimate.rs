@@ -12,12 +12,13 @@ const PRECISION: u64 = 64;
 /// What a call uses is not always enough for it: a model's worst case must be covered (`docs/gas.md`), and a call passes on no more than
 /// 63/64 of what is left.
 pub fn gas(chain: &mut Chain, tx: &Transaction) -> Result<Result<u64, Outcome>, VmError> {
-    let whole = chain.simulate(tx)?;
+    let most = tx.gas.unwrap_or_else(|| chain.most_gas());
+    let whole = chain.simulate(&tx.clone().with_gas(most))?;
     if !whole.is_success() {
         return Ok(Err(whole));
     }
     // Refunds come after.
-    let (mut low, mut high) = (whole.gas_used.saturating_sub(1), tx.gas.unwrap_or(u64::MAX));
+    let (mut low, mut high) = (whole.gas_used.saturating_sub(1), most);
     let mut tried = whole.gas_used.saturating_add(whole.gas_refunded);
     while high - low > 1.max(low / PRECISION) {
         let middle = tried.clamp(low + 1, high - 1);
@@ -32,8 +33,7 @@ pub fn gas(chain: &mut Chain, tx: &Transaction) -> Result<Result<u64, Outcome>, 
             low = middle;
         }
         // Upwards in doublings until something is enough, for limits are mostly near what is used.
-        tried =
-            if high == tx.gas.unwrap_or(u64::MAX) { low.saturating_mul(2) } else { low + (high - low) / 2 };
+        tried = if high == most { low.saturating_mul(2) } else { low + (high - low) / 2 };
     }
     Ok(Ok(high))
 }

@@ -15,6 +15,7 @@ use metis_vm::{Outcome, Status, Transaction, VmError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use super::chain::{BASE_FEE, Block, Chain};
 use super::{ACCOUNTS, answers, estimate};
@@ -40,13 +41,23 @@ type Question = Box<dyn FnOnce(&mut Chain) + Send>;
 
 impl Shared {
     /// Starts a chain at its genesis.
-    pub fn start(node: Node, records: Option<PathBuf>) -> Self {
+    ///
+    /// What comes second arrives when the chain cannot go on: why, or nothing if its thread has panicked.
+    pub fn start(node: Node, records: Option<PathBuf>) -> (Self, oneshot::Receiver<String>) {
         let (sender, questions) = mpsc::channel::<Question>();
+        let (ending, ended) = oneshot::channel();
         std::thread::spawn(move || {
             let mut chain = Chain::new(node, records);
-            questions.into_iter().for_each(|question| question(&mut chain));
+            for question in questions {
+                question(&mut chain);
+                if let Some(reason) = chain.broken() {
+                    // Whoever has gone before needs no reason.
+                    drop(ending.send(reason.to_owned()));
+                    return;
+                }
+            }
         });
-        Self(sender)
+        (Self(sender), ended)
     }
 
     /// Asks the chain, and waits for its answer; `None` if it is gone.
@@ -85,7 +96,7 @@ fn required<T: DeserializeOwned>(params: &[Value], at: usize) -> Result<T, Error
 /// The methods. They take locks and may have a model work for seconds, so they run on threads of their own.
 pub fn module(chain: Shared) -> anyhow::Result<RpcModule<Shared>> {
     type Method = fn(&mut Chain, &[Value]) -> Answer;
-    const METHODS: [(&str, Method); 28] = [
+    const METHODS: [(&str, Method); 29] = [
         ("eth_chainId", |chain, _| answer(U64::from(chain.node().config().chain_id))),
         ("net_version", |chain, _| answer(chain.node().config().chain_id.to_string())),
         ("web3_clientVersion", |_, _| answer(concat!("metisvm/", env!("CARGO_PKG_VERSION")))),
@@ -135,19 +146,25 @@ pub fn module(chain: Shared) -> anyhow::Result<RpcModule<Shared>> {
         }),
         ("eth_call", |chain, params| {
             present(chain, params, 1)?;
-            let tx = request(required(params, 0)?)?;
+            let tx = request(chain, params)?;
             let outcome = chain.simulate(&tx).map_err(|e| refused(&e))?;
             if outcome.is_success() { answer(outcome.output) } else { Err(reverted(&outcome)) }
         }),
         ("eth_estimateGas", |chain, params| {
             present(chain, params, 1)?;
-            let tx = request(required(params, 0)?)?;
+            let tx = request(chain, params)?;
             let estimated = estimate::gas(chain, &tx).map_err(|e| refused(&e))?;
             answer(U64::from(estimated.map_err(|outcome| reverted(&outcome))?))
         }),
         ("eth_sendRawTransaction", |chain, params| {
             let raw: Bytes = required(params, 0)?;
             answer(chain.send(&raw).map_err(|e| error(SERVER, e.to_string()))?)
+        }),
+        ("eth_sendTransaction", |chain, params| {
+            let request: TransactionRequest = required(params, 0)?;
+            let from = request.from.ok_or_else(|| error(INVALID, "argument 1: `from` is missing"))?;
+            let sent = chain.send_as(from, request);
+            answer(sent.map_err(|e| error(SERVER, e.to_string()))?)
         }),
         ("evm_mine", |chain, _| {
             chain.mine();
@@ -160,7 +177,7 @@ pub fn module(chain: Shared) -> anyhow::Result<RpcModule<Shared>> {
                 _ => None,
             };
             let seconds = seconds.ok_or_else(|| error(INVALID, "argument 1: not a number of seconds"))?;
-            answer(chain.increase_time(seconds))
+            answer(chain.increase_time(seconds).map_err(|e| error(INVALID, e.to_string()))?)
         }),
         ("metis_inferenceBaseFee", |chain, _| answer(U256::from(chain.next_inference_fee()))),
         ("metis_chain", |chain, _| answer(chain.node().config())),
@@ -211,8 +228,15 @@ fn present(chain: &Chain, params: &[Value], index: usize) -> Result<(), ErrorObj
     Err(error(SERVER, message))
 }
 
-/// A call as the machine takes it.
-fn request(request: TransactionRequest) -> Result<Transaction, ErrorObjectOwned> {
+/// A call as the machine takes it, from a method's arguments.
+fn request(chain: &Chain, params: &[Value]) -> Result<Transaction, ErrorObjectOwned> {
+    let request: TransactionRequest = required(params, 0)?;
+    for (at, what) in [(2, "the state"), (3, "the block")] {
+        let overrides: Option<Value> = optional(params, at)?;
+        if overrides.is_some_and(|overrides| overrides.as_object().is_none_or(|map| !map.is_empty())) {
+            return Err(error(INVALID, format!("argument {}: {what} cannot be overridden here", at + 1)));
+        }
+    }
     let input = request.input.try_into_unique_input();
     let input = input.map_err(|e| error(INVALID, e.to_string()))?.unwrap_or_default();
     let from = request.from.unwrap_or_default();
@@ -220,8 +244,21 @@ fn request(request: TransactionRequest) -> Result<Transaction, ErrorObjectOwned>
         Some(to) => Transaction::call(from, to, input),
         None => Transaction::create(from, input),
     };
-    // Gas is free here, as the price is the transaction's matter.
-    Ok(Transaction { gas: request.gas, ..tx.with_value(request.value.unwrap_or_default()) })
+    let value = request.value.unwrap_or_default();
+    // Without a price, gas is free.
+    let price = request.max_fee_per_gas.or(request.gas_price).filter(|price| *price > 0);
+    let affordable = price.map(|price| {
+        let money = chain.vm().balance(from).saturating_sub(value);
+        (money / U256::from(price)).saturating_to::<u64>().min(chain.most_gas())
+    });
+    Ok(Transaction {
+        gas: request.gas.or(affordable),
+        gas_price: price,
+        max_priority_fee: request
+            .max_priority_fee_per_gas
+            .filter(|_| request.max_fee_per_gas.is_some() && price.is_some()),
+        ..tx.with_value(value)
+    })
 }
 
 fn refused(refusal: &VmError) -> ErrorObjectOwned {
@@ -244,6 +281,10 @@ fn fee_history(chain: &mut Chain, params: &[Value]) -> Answer {
     let newest = at(chain, required(params, 1)?)?;
     let newest = newest.ok_or_else(|| error(INVALID, "argument 2: no such block"))?.header.number;
     let percentiles: Option<Vec<f64>> = optional(params, 2)?;
+    let is_wrong = |list: &Vec<f64>| list.len() > 100 || list.iter().any(|p| !(0.0..=100.0).contains(p));
+    if percentiles.as_ref().is_some_and(is_wrong) {
+        return Err(error(INVALID, "argument 3: not at most 100 percentiles from 0 to 100"));
+    }
     let count = count.to::<u64>().clamp(1, 1_024).min(newest + 1);
     let oldest = newest + 1 - count;
     let blocks: Vec<&Block> = (oldest..=newest).filter_map(|number| chain.block(number)).collect();

@@ -11,6 +11,9 @@ use super::error::StoreError;
 /// Bytes that are written or compared at once.
 const CHUNK: usize = 1 << 20;
 
+/// How often a lock is taken anew because its file was replaced.
+const ATTEMPTS: usize = 100;
+
 /// The right to write to a place, for one process at a time. The system gives it back when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct Lock {
@@ -22,6 +25,10 @@ impl Lock {
     /// Takes the lock; waits while another process has it.
     pub(super) fn take(path: PathBuf) -> Result<Self, StoreError> {
         let take = || {
+            // A pipe would wait for its other end, a link may lead anywhere.
+            if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+                return Err(io::Error::other("not a regular file; remove it"));
+            }
             let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
@@ -36,13 +43,14 @@ impl Lock {
             }
             Ok(file)
         };
-        loop {
+        for _ in 0..ATTEMPTS {
             let file = take().map_err(StoreError::io(&path))?;
             // Whoever held it may have removed it: what was waited for is then not what the next one sees.
             if is_at(&file, &path) {
                 return Ok(Self { path, file });
             }
         }
+        Err(StoreError::Io { path, error: io::Error::other("somebody replaces it again and again") })
     }
 
     /// Gives the lock back and removes its file where that can be done without two holders.
@@ -80,7 +88,12 @@ pub(super) fn put(path: &Path, contents: &[u8], progress: &ProgressBar) -> Resul
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let partial = path.with_file_name(format!(".{name}.partial"));
     let write = || {
-        let mut file = File::create(&partial)?;
+        // What was left there, or put there, is not written through.
+        match fs::remove_file(&partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&partial)?;
         for chunk in contents.chunks(CHUNK) {
             file.write_all(chunk)?;
             progress.inc(chunk.len() as u64);

@@ -10,10 +10,11 @@ use metis_precompiles::abi::{Sampling, generateCall, quoteCall, tokenizeCall};
 use metis_precompiles::{GATEWAY_ADDRESS, INFERENCE_ADDRESS, REGISTRY_ADDRESS};
 use serde_json::json;
 
+use crate::author::client::Call;
 use crate::author::money::coins;
 use crate::author::sending::Sending;
 use crate::contracts::{Gateway, Registry};
-use crate::report::Report;
+use crate::report::{Report, printable_lines};
 
 /// Asks a registered model on a chain, in a transaction that pays for it.
 #[derive(Debug, Args)]
@@ -51,12 +52,12 @@ impl Ask {
             s: Sampling { temperatureQ16: 0, topPQ16: 0, topK: 0, seed: 0 },
             stopIds: Vec::new(),
         };
-        let call = Gateway::callCall { data: data.abi_encode().into() };
+        let call = Call::new(GATEWAY_ADDRESS, &Gateway::callCall { data: data.abi_encode().into() });
+        let call = call.with_value(most);
         // The answer of a transaction is only in its trace; the same call on the same state has the same answer.
-        let answer = client.view_paid(GATEWAY_ADDRESS, most, &call)?;
+        let answer = Gateway::callCall::abi_decode_returns(&client.output(&call)?).context("the answer")?;
         let answer = generateCall::abi_decode_returns(&answer).context("the answer")?;
-        let paid = ("price, at most", most);
-        let sent = self.sending.transact(&client, sender, GATEWAY_ADDRESS, paid, call, report)?;
+        let sent = self.sending.transact(&client, sender, call, "price, at most", report)?;
         let Some(receipt) = sent else { return Ok(ExitCode::SUCCESS) };
         let logs = receipt.inner.logs().iter();
         let called = logs.filter_map(|log| Gateway::Called::decode_log(&log.inner).ok()).next();
@@ -70,8 +71,9 @@ impl Ask {
         });
         report.finish(&value, || {
             format!(
-                "{}{text}\n\n[{} tokens, {} gas of inference, {} coins paid]\n",
+                "{}{}\n\n[{} tokens, {} gas of inference, {} coins paid]\n",
                 self.prompt,
+                printable_lines(&text),
                 answer.tokens.len(),
                 called.gasUsed,
                 coins(called.price)

@@ -8,8 +8,10 @@ use clap::Args;
 use metis_precompiles::REGISTRY_ADDRESS;
 use serde_json::json;
 
+use crate::author::client::Call;
+use crate::author::costs::Costs;
 use crate::author::money::coins;
-use crate::author::sending::Sending;
+use crate::author::sending::{Planned, Sending, waiting};
 use crate::contracts::{ModelStatus, Registry};
 use crate::report::Report;
 
@@ -26,8 +28,8 @@ impl Deprecate {
     pub(super) fn run(self, report: Report) -> anyhow::Result<ExitCode> {
         let (client, sender) = self.sending.connect()?;
         let model = self.model;
-        let (nothing, call) = (("", U256::ZERO), Registry::deprecateCall { model });
-        let sent = self.sending.transact(&client, sender, REGISTRY_ADDRESS, nothing, call, report)?;
+        let call = Call::new(REGISTRY_ADDRESS, &Registry::deprecateCall { model });
+        let sent = self.sending.transact(&client, sender, call, "", report)?;
         let Some(receipt) = sent else { return Ok(ExitCode::SUCCESS) };
         let known = client.view(REGISTRY_ADDRESS, &Registry::modelOfCall { model })?;
         let value = json!({
@@ -52,27 +54,51 @@ pub struct Withdraw {
     sending: Sending,
 }
 
+/// Gas of taking a bond back before it can be estimated, at most: `contracts/gas-snapshot.txt`.
+const WITHDRAWAL_GAS: u64 = 100_000;
+
 impl Withdraw {
     pub(super) fn run(self, report: Report) -> anyhow::Result<ExitCode> {
         let (client, sender) = self.sending.connect()?;
         let model = self.model;
-        let (nothing, registry) = (("", U256::ZERO), REGISTRY_ADDRESS);
-        let known = client.view(registry, &Registry::modelOfCall { model })?;
-        match ModelStatus::from_number(known.status) {
-            Some(ModelStatus::Retired) => {}
+        let known = client.view(REGISTRY_ADDRESS, &Registry::modelOfCall { model })?;
+        let bond = U256::from(known.bond);
+        let withdraw = Call::new(REGISTRY_ADDRESS, &Registry::withdrawBondCall { model });
+        let fees = client.fees()?;
+        // Somebody has to take it out of the budget first.
+        let evict = match ModelStatus::from_number(known.status) {
+            Some(ModelStatus::Retired) if bond.is_zero() => {
+                bail!("the bond of model {model} has been taken back already, or there was none")
+            }
+            Some(ModelStatus::Retired) => None,
             Some(ModelStatus::Sunset) => {
-                // Somebody has to take it out of the budget first.
-                let evict = Registry::evictCall { model };
-                if self.sending.transact(&client, sender, registry, nothing, evict, report)?.is_none() {
-                    return Ok(ExitCode::SUCCESS);
-                }
+                Some(Planned::new(&client, Call::new(REGISTRY_ADDRESS, &Registry::evictCall { model }))?)
             }
             _ => bail!("model {model} is not deprecated: metisvm model deprecate {model}"),
+        };
+        let (costs, planned) = match &evict {
+            Some(evict) => {
+                let costs = Costs::default().with_gas("taking it out of the budget", evict.gas, fees);
+                (costs.with_gas("taking the bond back", WITHDRAWAL_GAS, fees), None)
+            }
+            None => {
+                let planned = Planned::new(&client, withdraw.clone())?;
+                (Costs::default().with_gas("gas", planned.gas, fees), Some(planned))
+            }
+        };
+        if !self.sending.approve(&client, sender, &costs, report)? {
+            return Ok(ExitCode::SUCCESS);
         }
-        let call = Registry::withdrawBondCall { model };
-        let sent = self.sending.transact(&client, sender, registry, nothing, call, report)?;
-        let Some(receipt) = sent else { return Ok(ExitCode::SUCCESS) };
-        let bond = U256::from(known.bond);
+        let progress = waiting(report);
+        if let Some(evict) = &evict {
+            evict.send(&client, fees, &progress)?;
+        }
+        let planned = match planned {
+            Some(planned) => planned,
+            None => Planned::new(&client, withdraw)?.within(WITHDRAWAL_GAS)?,
+        };
+        let receipt = planned.send(&client, fees, &progress)?;
+        progress.finish_and_clear();
         let value = json!({ "model": model, "bond_wei": bond, "transaction": receipt.transaction_hash });
         report.finish(&value, || format!("{} coins are back\n", coins(bond)))?;
         Ok(ExitCode::SUCCESS)

@@ -5,14 +5,16 @@ use std::process::ExitCode;
 
 use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::SolEvent;
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use metis_precompiles::{REGISTRY_ADDRESS, SHARES_ADDRESS};
 use serde_json::{Value, json};
 
-use crate::author::client::{Client, Endpoint};
+use crate::author::client::{Call, Client, Endpoint};
+use crate::author::costs::Costs;
+use crate::author::error::ChainError;
 use crate::author::money::coins;
-use crate::author::sending::Sending;
+use crate::author::sending::{Planned, Sending, waiting};
 use crate::contracts::{Registry, Shares};
 use crate::report::Report;
 
@@ -24,6 +26,9 @@ pub struct Earnings {
     /// The ERC-20 in which it was earned; without it, the chain's own money.
     #[arg(long, value_name = "ADDRESS", default_value_t = Address::ZERO)]
     asset: Address,
+    /// Count what was earned from this block on.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    from_block: u64,
     #[command(flatten)]
     endpoint: Endpoint,
 }
@@ -32,16 +37,29 @@ impl Earnings {
     pub(super) fn run(self, report: Report) -> anyhow::Result<ExitCode> {
         let client = Client::connect(&self.endpoint, None)?;
         let class = class_of(&client, self.model)?;
-        let tokens = tokens(&client, class, self.asset)?;
-        let (settled, settlements) = settled(&client, class, self.asset)?;
+        let (tokens, count) = tokens(&client, class, self.asset, report)?;
+        let settled = match settled(&client, class, self.asset, self.from_block) {
+            Ok(settled) => Some(settled),
+            // Nodes answer for the logs of so many blocks as they like.
+            Err(error) => {
+                tracing::warn!("what was earned is not known: {error}; --from-block asks for less");
+                None
+            }
+        };
         let value = json!({
-            "model": self.model, "class": class, "asset": self.asset, "settled": settled, "settlements": settlements,
-            "tokens": tokens.iter().map(Token::json).collect::<Vec<_>>(),
+            "model": self.model, "class": class, "asset": self.asset, "from_block": self.from_block,
+            "settled": settled.map(|(amount, _)| amount), "settlements": settled.map(|(_, payments)| payments),
+            "token_count": count, "tokens": tokens.iter().map(Token::json).collect::<Vec<_>>(),
         });
         report.finish(&value, || {
-            let mut text = format!("{} earned in {settlements} payments\n", amount(self.asset, settled));
+            let mut text = settled.map_or_else(String::new, |(settled, payments)| {
+                format!("{} earned in {payments} payments\n", amount(self.asset, settled))
+            });
             for token in &tokens {
                 let _ = writeln!(text, "{}", token.text(self.asset));
+            }
+            if count > U256::from(tokens.len()) {
+                let _ = writeln!(text, "and more: there are {count} tokens");
             }
             text
         })?;
@@ -71,28 +89,48 @@ impl Claim {
     pub(super) fn run(self, report: Report) -> anyhow::Result<ExitCode> {
         let (client, sender) = self.sending.connect()?;
         let class = class_of(&client, self.model)?;
-        let mut tokens = tokens(&client, class, self.asset)?;
-        match self.token {
-            Some(id) => tokens.retain(|token| token.id == id),
-            None => tokens.retain(|token| token.owner == sender),
-        }
-        ensure!(!tokens.is_empty(), "{sender} has no such token of model {}", self.model);
+        let (to, asset) = (self.to.unwrap_or(sender), self.asset);
+        let mut tokens = match self.token {
+            Some(id) if id >> 64 == class => vec![token(&client, id, asset)?],
+            Some(id) => bail!("--token {id}: it is not of model {}, whose class is {class}", self.model),
+            None => {
+                let (tokens, count) = tokens(&client, class, asset, report)?;
+                ensure!(
+                    count <= U256::from(tokens.len()),
+                    "model {} has {count} tokens, too many to look through; name yours with --token",
+                    self.model
+                );
+                tokens.into_iter().filter(|token| token.owner == sender).collect()
+            }
+        };
+        ensure!(!tokens.is_empty(), "{sender} has no token of model {}", self.model);
         tokens.retain(|token| !token.pending.is_zero());
         if tokens.is_empty() {
             bail!("there is nothing to pay out yet; see: metisvm model earnings {}", self.model);
         }
-        let (to, asset) = (self.to.unwrap_or(sender), self.asset);
-        let (mut claimed, mut transactions) = (U256::ZERO, Vec::new());
-        for token in tokens {
+        let claims = tokens.iter().map(|token| {
             let call = Shares::claimCall { tokenId: token.id, asset, to };
-            let nothing = ("", U256::ZERO);
-            let sent = self.sending.transact(&client, sender, SHARES_ADDRESS, nothing, call, report)?;
-            let Some(receipt) = sent else { return Ok(ExitCode::SUCCESS) };
+            Planned::new(&client, Call::new(SHARES_ADDRESS, &call))
+        });
+        let claims = claims.collect::<anyhow::Result<Vec<_>>>()?;
+        let fees = client.fees()?;
+        let gas = claims.iter().fold(0, |sum: u64, claim| sum.saturating_add(claim.gas));
+        let costs = Costs::default().with_gas("gas", gas, fees);
+        if !self.sending.approve(&client, sender, &costs, report)? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let (mut claimed, mut transactions) = (U256::ZERO, Vec::new());
+        let progress = waiting(report);
+        for claim in &claims {
+            let receipt = claim.send(&client, fees, &progress).with_context(|| {
+                format!("{} of {} tokens were paid out: {transactions:?}", transactions.len(), claims.len())
+            })?;
             let logs = receipt.inner.logs().iter();
             let amounts = logs.filter_map(|log| Shares::Claimed::decode_log(&log.inner).ok());
             claimed += amounts.map(|event| event.amount).sum::<U256>();
             transactions.push(receipt.transaction_hash);
         }
+        progress.finish_and_clear();
         let value = json!({
             "model": self.model, "asset": asset, "claimed": claimed, "to": to, "transactions": transactions,
         });
@@ -140,29 +178,51 @@ fn class_of(client: &Client, model: B256) -> anyhow::Result<U256> {
     Ok(class)
 }
 
-/// The tokens of a class.
-fn tokens(client: &Client, class: U256, asset: Address) -> anyhow::Result<Vec<Token>> {
+/// Tokens of a class that are looked at, at most.
+const MOST_TOKENS: u64 = 10_000;
+
+/// The first tokens of a class, and how many it has.
+fn tokens(
+    client: &Client,
+    class: U256,
+    asset: Address,
+    report: Report,
+) -> anyhow::Result<(Vec<Token>, U256)> {
     let count = client.view(SHARES_ADDRESS, &Shares::tokenCountOfCall { classId: class })?;
-    (1..=count.saturating_to::<u64>())
-        .map(|number| {
-            let id = (class << 64) | U256::from(number);
-            Ok(Token {
-                id,
-                owner: client.view(SHARES_ADDRESS, &Shares::ownerOfCall { tokenId: id })?,
-                share: client.view(SHARES_ADDRESS, &Shares::shareRatioOfCall { tokenId: id })?,
-                quota: client.view(SHARES_ADDRESS, &Shares::valueOfCall { tokenId: id })?,
-                expire_at: client.view(SHARES_ADDRESS, &Shares::expireAtOfCall { tokenId: id })?,
-                pending: client.view(SHARES_ADDRESS, &Shares::pendingRevenueCall { tokenId: id, asset })?,
-            })
-        })
-        .collect()
+    let looked_at = count.saturating_to::<u64>().min(MOST_TOKENS);
+    let progress = report.progress("tokens");
+    progress.set_length(looked_at);
+    let of = |number| {
+        let token = token(client, (class << 64) | U256::from(number), asset)?;
+        progress.inc(1);
+        Ok(token)
+    };
+    let tokens = (1..=looked_at).map(of).collect::<anyhow::Result<Vec<_>>>()?;
+    progress.finish_and_clear();
+    Ok((tokens, count))
+}
+
+fn token(client: &Client, id: U256, asset: Address) -> anyhow::Result<Token> {
+    Ok(Token {
+        id,
+        owner: client.view(SHARES_ADDRESS, &Shares::ownerOfCall { tokenId: id })?,
+        share: client.view(SHARES_ADDRESS, &Shares::shareRatioOfCall { tokenId: id })?,
+        quota: client.view(SHARES_ADDRESS, &Shares::valueOfCall { tokenId: id })?,
+        expire_at: client.view(SHARES_ADDRESS, &Shares::expireAtOfCall { tokenId: id })?,
+        pending: client.view(SHARES_ADDRESS, &Shares::pendingRevenueCall { tokenId: id, asset })?,
+    })
 }
 
 /// What a class has earned in an asset, and in how many payments.
-fn settled(client: &Client, class: U256, asset: Address) -> anyhow::Result<(U256, usize)> {
+fn settled(
+    client: &Client,
+    class: U256,
+    asset: Address,
+    from_block: u64,
+) -> Result<(U256, usize), ChainError> {
     let topics = [Shares::RevenueSettled::SIGNATURE_HASH, B256::from(class)];
-    let logs = client.logs(SHARES_ADDRESS, topics, 0)?;
+    let logs = client.logs(SHARES_ADDRESS, topics, from_block)?;
     let events = logs.iter().filter_map(|log| Shares::RevenueSettled::decode_log(log).ok());
     let amounts: Vec<U256> = events.filter(|event| event.asset == asset).map(|event| event.amount).collect();
-    Ok((amounts.iter().sum(), amounts.len()))
+    Ok((amounts.iter().fold(U256::ZERO, |sum, amount| sum.saturating_add(*amount)), amounts.len()))
 }

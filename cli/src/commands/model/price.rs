@@ -9,6 +9,7 @@ use clap::Args;
 use metis_precompiles::REGISTRY_ADDRESS;
 use serde_json::json;
 
+use crate::author::client::Call;
 use crate::author::money::wei;
 use crate::author::sending::Sending;
 use crate::contracts::Registry;
@@ -37,8 +38,8 @@ impl Price {
             perCall: price(self.per_call)?,
             perGas: self.per_gas,
         };
-        let sent =
-            self.sending.transact(&client, sender, REGISTRY_ADDRESS, ("", U256::ZERO), call, report)?;
+        let call = Call::new(REGISTRY_ADDRESS, &call);
+        let sent = self.sending.transact(&client, sender, call, "", report)?;
         let Some(receipt) = sent else { return Ok(ExitCode::SUCCESS) };
         let value = json!({
             "model": self.model, "per_call_wei": U256::from(self.per_call), "per_gas_wei": self.per_gas,

@@ -2,19 +2,20 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use alloy_primitives::{B256, U256, keccak256};
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
-use anyhow::{Context, bail, ensure};
+use alloy_sol_types::SolValue;
+use anyhow::{Context, ensure};
 use clap::Args;
+use indicatif::ProgressBar;
 use metis_models::Bundle;
 use metis_precompiles::costs::ModelCosts;
 use metis_precompiles::{Claims, REGISTRY_ADDRESS};
 use serde_json::json;
 
-use crate::author::client::Client;
+use crate::author::client::{Call, Client};
 use crate::author::costs::Costs;
 use crate::author::money::wei;
 use crate::author::sending::{Planned, Sending, waiting};
@@ -52,44 +53,35 @@ pub struct Register {
 
 /// Gas of a registration before it can be estimated, at most: `contracts/gas-snapshot.txt`, and the longest texts.
 const REGISTRATION_GAS: u64 = 1_200_000;
-/// How often the chain is asked whether the announcement counts.
-const PATIENCE: u32 = 240;
+/// Bytes that the registry takes of a licence and of an address, at most.
+const MOST_LICENCE: usize = 128;
+const MOST_URI: usize = 512;
 
 impl Register {
     pub(super) fn run(self, report: Report) -> anyhow::Result<ExitCode> {
+        let (licence, uri) = (self.licence.len(), self.uri.len());
+        ensure!(
+            (1..=MOST_LICENCE).contains(&licence),
+            "--licence has {licence} bytes; the registry takes 1 to {MOST_LICENCE}"
+        );
+        ensure!(uri <= MOST_URI, "--uri has {uri} bytes; the registry takes at most {MOST_URI}");
+        let per_call = price(self.per_call)?;
         let bundle =
             Bundle::open(&self.bundle).with_context(|| format!("bundle {}", self.bundle.display()))?;
         let id = bundle.id();
         let costs = ModelCosts::of(bundle.manifest(), &bundle.tokenizer()?)
             .with_context(|| format!("model {id} cannot be active on any chain"))?;
         let claims = Registry::ModelClaims::from(&Claims::of(bundle.manifest(), &costs));
+        let mebibytes = (claims.weightsBytes + claims.tokenizerBytes).div_ceil(1 << 20);
 
         let (client, signer) = self.sending.connect_signer()?;
         let sender = signer.address();
-        let known = client.view(REGISTRY_ADDRESS, &Registry::modelOfCall { model: id })?;
-        let status = ModelStatus::from_number(known.status);
-        ensure!(
-            status == Some(ModelStatus::None),
-            "model {id} is registered on chain {} already, by {} ({}); see: metisvm model status {id}",
-            client.chain_id,
-            known.owner,
-            status.map_or("unknown", ModelStatus::name)
-        );
-        let rules = client.view(REGISTRY_ADDRESS, &Registry::rulesCall {})?;
-        let mebibytes =
-            client.view(REGISTRY_ADDRESS, &Registry::mebibytesOfCall { claims: claims.clone() })?;
-        ensure!(
-            mebibytes <= U256::from(rules.maxModelMebibytes),
-            "model {id} has {mebibytes} MiB, and chain {} takes models of at most {} MiB",
-            client.chain_id,
-            rules.maxModelMebibytes
-        );
-        let bond = client.view(REGISTRY_ADDRESS, &Registry::bondForCall { mebibytes })?;
-        let per_call = price(self.per_call)?;
-
+        self.check_registry(&client, id, mebibytes)?;
+        let bond = Registry::bondForCall { mebibytes: U256::from(mebibytes) };
+        let bond = client.view(REGISTRY_ADDRESS, &bond)?;
+        // What it hides is not sent before it counts.
         let salt = salt(&signer, client.chain_id, id)?;
-        let commitment = Registry::commitmentOfCall { model: id, author: sender, salt };
-        let commitment = client.view(REGISTRY_ADDRESS, &commitment)?;
+        let commitment = keccak256((id, sender, salt).abi_encode());
         let terms = Registry::ModelTerms {
             parent: self.parent,
             perCall: per_call,
@@ -99,31 +91,31 @@ impl Register {
             uri: self.uri.clone(),
         };
         let register = Registry::registerCall { model: id, claims, terms, salt };
-        let fees = client.fees()?;
-        // Announced before and not registered: it goes on from there.
-        let announced = client.estimate(REGISTRY_ADDRESS, bond, &register).is_ok();
-        let commit = Registry::commitCall { commitment };
-        let commit = if announced {
-            None
-        } else {
-            Some(Sending::plan(&client, REGISTRY_ADDRESS, U256::ZERO, commit)?)
+        let register = Call::new(REGISTRY_ADDRESS, &register).with_value(bond);
+        let commit = Call::new(REGISTRY_ADDRESS, &Registry::commitCall { commitment });
+        let commit = match client.estimate(&commit) {
+            Ok(gas) => Some(Planned::with_estimate(&client, commit, gas)?),
+            // Announced before and not registered: it goes on from there.
+            Err(error) if error.is::<Registry::AlreadyCommitted>() => None,
+            Err(error) => return Err(error).context(commit.name),
         };
+
+        let fees = client.fees()?;
         let mut costs = Costs::default().with("bond, back when it is retired", bond);
         if let Some(commit) = &commit {
             costs = costs.with_gas("announcement", commit.gas, fees);
         }
         let costs = costs.with_gas("registration", REGISTRATION_GAS, fees);
-        if !self.sending.announce(&client, sender, &costs, report)? {
-            Sending::report_dry(&costs, report)?;
+        if !self.sending.approve(&client, sender, &costs, report)? {
             return Ok(ExitCode::SUCCESS);
         }
 
         let progress = waiting(report);
         if let Some(commit) = &commit {
-            Sending::send(&client, commit, fees, &progress)?;
+            commit.send(&client, fees, &progress)?;
         }
-        let register = self.when_announced(&client, bond, register, &progress)?;
-        let receipt = Sending::send(&client, &register, fees, &progress)?;
+        let register = when_announced(&client, register, &progress)?.within(REGISTRATION_GAS)?;
+        let receipt = register.send(&client, fees, &progress)?;
         progress.finish_and_clear();
         let model = client.view(REGISTRY_ADDRESS, &Registry::modelOfCall { model: id })?;
         let value = json!({
@@ -139,32 +131,55 @@ impl Register {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The registration, once the announcement is in an earlier block.
-    fn when_announced(
-        &self,
-        client: &Client,
-        bond: U256,
-        call: Registry::registerCall,
-        progress: &indicatif::ProgressBar,
-    ) -> anyhow::Result<Planned<Registry::registerCall>> {
-        let mut last = None;
-        for _ in 0..PATIENCE {
-            match client.estimate(REGISTRY_ADDRESS, bond, &call) {
-                Ok(gas) => {
-                    return Ok(Planned { to: REGISTRY_ADDRESS, value: bond, call, gas: gas + gas / 8 });
-                }
-                Err(error) if error.is::<Registry::NotCommitted>() => last = Some(error),
-                Err(error) => return Err(error.into()),
-            }
-            progress.set_message("waiting for the next block");
-            std::thread::sleep(Duration::from_millis(500));
+    /// What would make the registration fail after the announcement has been paid for.
+    fn check_registry(&self, client: &Client, id: B256, mebibytes: u64) -> anyhow::Result<()> {
+        let chain = client.chain_id;
+        let status_of = |model| -> anyhow::Result<_> {
+            let known = client.view(REGISTRY_ADDRESS, &Registry::modelOfCall { model })?;
+            Ok((ModelStatus::from_number(known.status), known))
+        };
+        let (status, known) = status_of(id)?;
+        // An id that was given up, bond and all, is free again.
+        let is_free = match status {
+            Some(ModelStatus::None) => true,
+            Some(ModelStatus::Retired) => known.bond.is_zero(),
+            _ => false,
+        };
+        ensure!(
+            is_free,
+            "model {id} is registered on chain {chain} already, by {} ({}); see: metisvm model status {id}",
+            known.owner,
+            status.map_or("unknown", ModelStatus::name)
+        );
+        if self.parent != B256::ZERO {
+            let (status, _) = status_of(self.parent)?;
+            ensure!(
+                status != Some(ModelStatus::None),
+                "--parent {}: no such model is registered on chain {chain}",
+                self.parent
+            );
         }
-        match last {
-            Some(error) => Err(error)
-                .context("the announcement is in a block, and no block came after it; try again later"),
-            None => bail!("the registration was not tried"),
-        }
+        let most = client.view(REGISTRY_ADDRESS, &Registry::rulesCall {})?.maxModelMebibytes;
+        ensure!(
+            U256::from(mebibytes) <= U256::from(most),
+            "model {id} has {mebibytes} MiB, and chain {chain} takes models of at most {most} MiB"
+        );
+        Ok(())
     }
+}
+
+/// The registration, once the announcement is in an earlier block.
+fn when_announced(client: &Client, call: Call, progress: &ProgressBar) -> anyhow::Result<Planned> {
+    progress.set_message("waiting for the next block");
+    let estimated = client.until(|| match client.estimate(&call) {
+        Ok(gas) => Ok(Some(gas)),
+        Err(error) if error.is::<Registry::NotCommitted>() => Ok(None),
+        Err(error) => Err(error).context(call.name),
+    })?;
+    let gas = estimated.context(
+        "the announcement is in a block, and no block came after it; the same command goes on from there",
+    )?;
+    Planned::with_estimate(client, call, gas)
 }
 
 /// A number that only who has the key can make, and makes again: an attempt that was interrupted goes on with the same announcement.
