@@ -61,6 +61,8 @@ pub enum ModelStatus {
     Sunset,
     /// Deprecated and gone.
     Retired,
+    /// The chain's configuration has it, and nobody can register it.
+    Configured,
 }
 
 impl ModelStatus {
@@ -72,6 +74,7 @@ impl ModelStatus {
             2 => Self::Active,
             3 => Self::Sunset,
             4 => Self::Retired,
+            5 => Self::Configured,
             _ => return None,
         })
     }
@@ -84,6 +87,7 @@ impl ModelStatus {
             Self::Active => "active",
             Self::Sunset => "deprecated, in its notice",
             Self::Retired => "deprecated",
+            Self::Configured => "of the chain's configuration",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The accounts that a chain begins with: its system contracts, as their constructors make them under the chain's rules.
 
 use alloy_primitives::aliases::{U24, U40, U96};
-use alloy_primitives::{Address, Bytes};
+use alloy_primitives::{Address, B256, Bytes};
 use alloy_sol_types::SolValue;
 use anyhow::{bail, ensure};
 use metis_precompiles::{ChainConfig, GATEWAY_ADDRESS, REGISTRY_ADDRESS, RegistryConfig, SHARES_ADDRESS};
@@ -20,7 +20,8 @@ pub fn genesis(config: &ChainConfig) -> anyhow::Result<State> {
         "fork {} has no transient storage, which the model registry's contracts use: set `fork` to Cancun or later, or leave [registry] out",
         config.fork
     );
-    let rules = (rules(registry),).abi_encode_params();
+    let configured: Vec<B256> = config.models.iter().map(|model| model.id).collect();
+    let rules = (rules(registry), configured).abi_encode_params();
     let mut state = State::default();
     for (address, artifact, arguments) in [
         (REGISTRY_ADDRESS, artifacts::model_registry()?, rules.as_slice()),

@@ -1,13 +1,17 @@
 //! A chain on this machine: its configuration, its models, and machines that execute on it.
 
-use std::path::Path;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use alloy_primitives::B256;
 use anyhow::{Context, bail, ensure};
-use metis_models::Bundle;
-use metis_models::engine::{Claims, EngineOptions, InferenceModel, Witness, Witnessed};
-use metis_precompiles::{ChainConfig, Inference, LoadFailure, MetisPrecompiles, ModelEntry, ModelSet};
+use metis_models::bundle::BundleError;
+use metis_models::engine::{Claims, EngineOptions, InferenceModel, LoadError, Witness, Witnessed};
+use metis_models::{Bundle, Manifest, Tokenizer};
+use metis_precompiles::{
+    ChainConfig, Inference, Library, LoadFailure, MetisPrecompiles, ModelEntry, ModelSet,
+};
 use metis_vm::{EvmBuilder, EvmConfig, State, Vm, fork};
 
 use crate::cli::Global;
@@ -100,9 +104,7 @@ impl Node {
         });
         if let Some(registry) = &config.registry {
             let (bundles, with) = (registry.bundles.clone(), witness.clone());
-            models = models.with_registered_loader(move |id| {
-                Ok(witnessed(&with, load_registered(id, &bundles, &machine, options)?))
-            });
+            models = models.with_library(Bundles { folder: bundles, machine, options, witness: with });
         }
         models.load_all()?;
         let mut evm = EvmConfig {
@@ -175,29 +177,53 @@ pub fn embedded_bundle() -> anyhow::Result<Bundle> {
     metis_default_model::bundle().context("the embedded model")
 }
 
-/// A registered model from the folder of its id.
-fn load_registered(
-    id: B256,
-    bundles: &Path,
-    machine: &Machine,
+/// Registered models, each in a folder named after its id.
+struct Bundles {
+    folder: PathBuf,
+    machine: Machine,
     options: EngineOptions,
-) -> Result<Arc<dyn InferenceModel>, LoadFailure> {
-    let folder = bundles.join(id.to_string());
-    let here = |what: String| {
-        let into = bundles.display();
-        LoadFailure::Here(format!(
-            "{what}; get it with: metisvm model fetch {id} --from <URL or folder> --into {into}"
-        ))
-    };
-    if !folder.exists() {
-        return Err(here(format!("its bundle is not in {}", folder.display())));
+    witness: Witness,
+}
+
+impl Bundles {
+    /// What is read from a model's folder, or whose fault it is that it cannot be.
+    fn read<T, E: Display>(
+        &self,
+        id: B256,
+        read: impl FnOnce(&Path) -> Result<T, E>,
+        is_inherent: impl FnOnce(&E) -> bool,
+    ) -> Result<T, LoadFailure> {
+        let folder = self.folder.join(id.to_string());
+        let here = |what: String| {
+            let into = self.folder.display();
+            LoadFailure::Here(format!(
+                "{what}; get it with: metisvm model fetch {id} --from <URL or folder> --into {into}"
+            ))
+        };
+        if !folder.exists() {
+            return Err(here(format!("its bundle is not in {}", folder.display())));
+        }
+        read(&folder).map_err(|error| match is_inherent(&error) {
+            true => LoadFailure::Everywhere(error.to_string()),
+            false => here(format!("its bundle in {} cannot be used: {error}", folder.display())),
+        })
     }
-    let failure = |inherent: bool, error: String| match inherent {
-        true => LoadFailure::Everywhere(error),
-        false => here(format!("its bundle in {} cannot be used: {error}", folder.display())),
-    };
-    let bundle = Bundle::open_model(&folder, id).map_err(|e| failure(e.is_inherent(), e.to_string()))?;
-    machine.load(bundle, options).map_err(|e| failure(e.is_inherent(), e.to_string()))
+}
+
+impl Library for Bundles {
+    fn manifest(&self, id: B256) -> Result<Manifest, LoadFailure> {
+        self.read(id, |folder| Bundle::read_manifest(folder, id), BundleError::is_inherent)
+    }
+
+    fn tokenizer(&self, id: B256, manifest: &Manifest) -> Result<Tokenizer, LoadFailure> {
+        self.read(id, |folder| Bundle::read_tokenizer(folder, manifest), BundleError::is_inherent)
+    }
+
+    fn model(&self, id: B256) -> Result<Arc<dyn InferenceModel>, LoadFailure> {
+        let bundle = self.read(id, |folder| Bundle::open_model(folder, id), BundleError::is_inherent)?;
+        let model = self.read(id, |_| self.machine.load(bundle, self.options), LoadError::is_inherent)?;
+        Ok(Arc::new(Witnessed::new(model, self.witness.clone())))
+    }
 }
 
 fn load(

@@ -179,8 +179,8 @@ contract DataAnchoringToken is IModelShares, IERC165, ReentrancyGuardTransient {
             revert NotTwins(fromTokenId, toTokenId);
         }
         if (!_isAuthorised(fromTokenId, from.owner)) revert NotAuthorised(fromTokenId, msg.sender);
-        // What has no end has no parts.
-        if (value == 0 || from.value < value || from.value == UNLIMITED || to.value == UNLIMITED) {
+        // What has no end has no parts, and no sum of parts has no end.
+        if (value == 0 || from.value < value || from.value == UNLIMITED || to.value >= UNLIMITED - value) {
             revert QuotaExceeded(fromTokenId, value, from.value);
         }
         from.value -= value;
@@ -233,9 +233,10 @@ contract DataAnchoringToken is IModelShares, IERC165, ReentrancyGuardTransient {
         _observe(tokenId, token);
         uint256 end;
         (amountClaimed, end) = _earned(tokenId, token, asset);
+        // Less than one wei stays until it is one.
+        if (amountClaimed == 0) return 0;
         token.paid[asset] = end;
         emit Claimed(tokenId, to, asset, amountClaimed);
-        if (amountClaimed == 0) return 0;
         if (asset != address(0)) {
             IERC20(asset).safeTransfer(to, amountClaimed);
         } else {

@@ -40,7 +40,8 @@ contract ModelRegistry is IModelRegistry {
     address private immutable _collector;
 
     /// @param rules_ The chain's rules.
-    constructor(RegistryRules memory rules_) {
+    /// @param configured_ The models of the chain's configuration.
+    constructor(RegistryRules memory rules_, bytes32[] memory configured_) {
         _maturity = rules_.maturity;
         _notice = rules_.notice;
         _maxModelMebibytes = rules_.maxModelMebibytes;
@@ -50,6 +51,10 @@ contract ModelRegistry is IModelRegistry {
         _bondPerMebibyte = rules_.bondPerMebibyte;
         _rentPerMebibyteDay = rules_.rentPerMebibyteDay;
         _collector = rules_.collector;
+        // The precompile does not ask here for these, so nobody may sell them.
+        for (uint256 i = 0; i < configured_.length; i++) {
+            _models[configured_[i]].status = ModelStatus.Configured;
+        }
     }
 
     /// @inheritdoc IModelRegistry
@@ -69,6 +74,7 @@ contract ModelRegistry is IModelRegistry {
     {
         _useCommitment(commitmentOf(model, msg.sender, salt));
         Model storage m = _models[model];
+        if (m.status == ModelStatus.Configured) revert WrongStatus(model, ModelStatus.Configured);
         // An id that was given up, bond and all, is free again. Else anybody could burn one for the price of gas.
         bool isFree = m.status == ModelStatus.None || (m.status == ModelStatus.Retired && m.bond == 0);
         if (!isFree) revert AlreadyRegistered(model);
@@ -199,6 +205,9 @@ contract ModelRegistry is IModelRegistry {
     function withdrawBond(bytes32 model) external {
         Model storage m = _owned(model);
         if (m.status != ModelStatus.Retired) revert WrongStatus(model, m.status);
+        // A bond lies here for as long as validators may be busy with the model: else one bond would do for any number of them.
+        uint256 until = uint256(m.maturesAt) + _notice;
+        if (block.timestamp < until) revert BondLocked(model, until);
         uint256 bond = m.bond;
         m.bond = 0;
         emit BondReturned(model, msg.sender, bond);

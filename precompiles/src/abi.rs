@@ -255,6 +255,26 @@ impl Call {
     }
 }
 
+/// Whether calldata names a function that has a model look at something, whatever its arguments are.
+pub fn is_metered(calldata: &[u8]) -> bool {
+    matches!(
+        calldata.first_chunk::<4>(),
+        Some(
+            &(generateCall::SELECTOR
+                | generateTokensCall::SELECTOR
+                | generateConstrainedCall::SELECTOR
+                | chooseCall::SELECTOR
+                | generateChatCall::SELECTOR
+                | tokenizeChatCall::SELECTOR
+                | scoreCall::SELECTOR
+                | logitsCall::SELECTOR
+                | embedCall::SELECTOR
+                | tokenizeCall::SELECTOR
+                | detokenizeCall::SELECTOR)
+        )
+    )
+}
+
 fn canonical<C: SolCall>(arguments: &[u8]) -> Option<C> {
     let config = AbiDecoderConfig::new().strict(true);
     let call = C::abi_decode_raw_with_config(arguments, config).ok()?;

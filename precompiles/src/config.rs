@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use alloy_primitives::B256;
+use metis_vm::{SpecId, fork};
+use revm::primitives::eip7825::TX_GAS_LIMIT_CAP;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -240,6 +242,13 @@ impl ChainConfig {
         if let Some((field, actual, rule)) = sections.into_iter().flatten().find_map(Result::err) {
             return wrong(field, &actual, rule);
         }
+        if let Some(registry) = &self.registry
+            && self.activation_gas(registry.max_model_mebibytes) > u128::from(self.most_gas())
+        {
+            let rule = "activating a model of this size takes 64/63 of gas.per_mebibyte for each MiB, which is more than one transaction may; \
+                        raise tx_gas_cap, or lower this";
+            return wrong("registry.max_model_mebibytes", &registry.max_model_mebibytes, rule);
+        }
         if self.legacy.enabled && self.legacy.max_new_tokens > self.caps.max_new_tokens {
             let rule = "it must be at most caps.max_new_tokens";
             return wrong("legacy.max_new_tokens", &self.legacy.max_new_tokens, rule);
@@ -258,6 +267,19 @@ impl ChainConfig {
                 "list it under [[models]] with status = \"active\"",
             ),
         }
+    }
+}
+
+impl ChainConfig {
+    /// What a transaction needs for comparing a bundle: a call passes on 63 of 64 parts of its gas (EIP-150).
+    fn activation_gas(&self, mebibytes: u32) -> u128 {
+        (u128::from(self.gas.verification(mebibytes).0) * 64).div_ceil(63)
+    }
+
+    /// The most gas that one transaction may ask for. Whoever builds the EVM refuses forks that it does not know.
+    fn most_gas(&self) -> u64 {
+        let bounded = fork::parse(&self.fork).is_ok_and(|fork| fork.is_enabled_in(SpecId::OSAKA));
+        self.tx_gas_cap.unwrap_or(if bounded { TX_GAS_LIMIT_CAP } else { u64::MAX })
     }
 }
 
@@ -338,6 +360,23 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_model_can_be_activated_in_one_transaction() {
+        let registry = |fork: &str, cap: &str, mebibytes: u32| {
+            parse(&format!("fork = \"{fork}\"\n{cap}\n[registry]\nmax_model_mebibytes = {mebibytes}"))
+        };
+        assert!(parse("[registry]").is_ok(), "the defaults");
+        // 2^24 gas have room for 82 MiB, and half a thousand millions for 2,460.
+        for (fork, cap, fits) in
+            [("Osaka", "", 82), ("Prague", "", 16_384), ("Osaka", "tx_gas_cap = 500_000_000", 2_460)]
+        {
+            assert!(registry(fork, cap, fits).is_ok(), "{fork} {cap}");
+            assert!(registry(fork, cap, fits + 1).is_err(), "{fork} {cap}");
+        }
+        let dearer = "[gas]\nper_mebibyte = 300_000\n[registry]";
+        assert!(parse(dearer).unwrap_err().to_string().contains("raise tx_gas_cap"));
+    }
+
+    #[test]
     fn mistakes_say_what_where_and_what_to_do() {
         let default = format!("default_model = \"{OTHER}\"");
         let pending = format!("{default}\n[[models]]\nid = \"{OTHER}\"\nstatus = \"pending\"");
@@ -358,6 +397,10 @@ mod tests {
             (
                 "[registry]\nmax_model_mebibytes = 99_999",
                 "`registry.max_model_mebibytes` is 99999: it must be",
+            ),
+            (
+                "[registry]\nmax_model_mebibytes = 83",
+                "`registry.max_model_mebibytes` is 83: activating a model of this size",
             ),
             ("[registry]\nmax_rent_days = 0", "`registry.max_rent_days` is 0: it must be"),
             ("[market]\ntarget_gas = 0", "`market.target_gas` is 0: it must be"),

@@ -10,9 +10,9 @@ use crate::config::{Caps, ChainConfig};
 use crate::gas::{Gas, GasSchedule};
 use crate::memo::Memo;
 use crate::meter::{Meter, Step};
-use crate::registration::{GATEWAY_ADDRESS, Standing};
+use crate::registration::{GATEWAY_ADDRESS, LOOK_UP_SLOTS, Standing};
 use crate::registry::{ModelError, ModelSet};
-use crate::site::Site;
+use crate::site::{Site, Unread};
 
 /// The inference precompile of one chain: a pure function of its configuration, the calldata and the site.
 #[derive(Debug)]
@@ -89,6 +89,12 @@ struct Limits {
 }
 
 impl Limits {
+    /// Of a call that has a model look at something. Who offers less than the base fee gets no inference, so nothing of theirs counts as such.
+    fn of(gas: Gas, site: &Site<'_>) -> Self {
+        let block = site.terms.filter(|terms| terms.affordable).map(|terms| Gas(terms.left));
+        Self { gas, block }
+    }
+
     /// The first limit that a need exceeds decides.
     fn exceeded(self, paid: Gas, step: Step) -> Option<Answered> {
         let needed = paid.plus(step.needed);
@@ -100,9 +106,18 @@ impl Limits {
         let left = self.block.filter(|&left| needed > left)?;
         let gas = paid.plus(step.charged);
         let output = abi::BlockInferenceLimit { left: left.0 }.abi_encode().into();
-        // What is paid before anything is done may be more than what is left.
-        let metered = if gas > left { Gas(0) } else { gas };
-        Some(Answered { outcome: Outcome::Revert { output, gas }, metered })
+        Some(Answered { outcome: Outcome::Revert { output, gas }, metered: gas })
+    }
+
+    /// What a call that is out of gas, or for which the block has no room, ends with. The meter's last step is the one that was too much.
+    fn ended(self, paid: Gas, meter: Meter) -> Answered {
+        let last = meter.into_steps().pop().and_then(|step| self.exceeded(paid, step));
+        last.unwrap_or(Answered { outcome: Outcome::OutOfGas, metered: Gas(0) })
+    }
+
+    /// What there is to pay with, until a limit is exceeded.
+    fn least(self) -> Gas {
+        self.block.map_or(self.gas, |left| left.min(self.gas))
     }
 
     fn apply(self, paid: Gas, answer: Answer) -> Answered {
@@ -167,12 +182,13 @@ impl Inference {
         memo: &Memo,
     ) -> Result<Answered, FatalError> {
         let free = Limits { gas: limit, block: None };
+        let limits = if abi::is_metered(calldata) { Limits::of(limit, site) } else { free };
         let paid = self.gas.input(calldata.len());
-        if paid > limit {
-            return Ok(Answered { outcome: Outcome::OutOfGas, metered: Gas(0) });
+        if let Some(end) = limits.exceeded(Gas(0), Step::first(paid)) {
+            return Ok(end);
         }
         match Call::decode(calldata) {
-            None => Ok(free.apply(paid, Answer::error(&abi::BadCalldata {}))),
+            None => Ok(limits.apply(paid, Answer::error(&abi::BadCalldata {}))),
             Some(Call::InferenceBaseFee(_)) => Ok(free.apply(paid, calls::base_fee(site))),
             Some(Call::VerifyBundle(call)) => {
                 let answer = calls::verify_bundle(self, call.model, limit.minus(paid), site)?;
@@ -180,8 +196,8 @@ impl Inference {
             }
             Some(call) => {
                 let asked =
-                    Asked { call: Prompted::Abi(call), subject: Subject::Calldata(calldata), limit, paid };
-                self.prompted(asked, site, memo)
+                    Asked { call: Prompted::Abi(call), subject: Subject::Calldata(calldata), limits, paid };
+                self.prompted(asked, abi::is_metered(calldata), site, memo)
             }
         }
     }
@@ -197,13 +213,15 @@ impl Inference {
         site: &mut Site<'_>,
     ) -> Result<Option<Answered>, FatalError> {
         let Some(max_new) = self.legacy_max_new else { return Ok(None) };
-        let paid = self.gas.input(prompt.len());
-        if paid > limit {
-            return Ok(Some(Answered { outcome: Outcome::OutOfGas, metered: Gas(0) }));
-        }
-        let call = Prompted::Legacy { prompt: Bytes::copy_from_slice(prompt), max_new };
-        let asked = Asked { call, subject: Subject::Legacy(prompt), limit, paid };
-        let mut answered = self.prompted(asked, site, &self.memo)?;
+        let (limits, paid) = (Limits::of(limit, site), self.gas.input(prompt.len()));
+        let mut answered = match limits.exceeded(Gas(0), Step::first(paid)) {
+            Some(end) => end,
+            None => {
+                let call = Prompted::Legacy { prompt: Bytes::copy_from_slice(prompt), max_new };
+                let asked = Asked { call, subject: Subject::Legacy(prompt), limits, paid };
+                self.prompted(asked, true, site, &self.memo)?
+            }
+        };
         if let Outcome::Revert { output, .. } = &mut answered.outcome {
             // Contracts of that SDK read no typed errors.
             let reason = abi::describe(output).unwrap_or_else(|| output.to_string());
@@ -213,45 +231,39 @@ impl Inference {
         Ok(Some(answered))
     }
 
-    /// Answers a call that has a model look at something.
-    fn prompted(&self, asked: Asked<'_>, site: &mut Site<'_>, memo: &Memo) -> Result<Answered, FatalError> {
-        let Asked { call, subject, limit, mut paid } = asked;
-        let is_metered = call.is_metered();
-        let mut limits = Limits { gas: limit, block: None };
-        if let Some(terms) = site.terms.filter(|_| is_metered) {
-            if !terms.affordable {
-                let error = abi::InferenceFeeTooLow { baseFee: alloy_primitives::U256::from(terms.base_fee) };
-                return Ok(limits.apply(paid, Answer::error(&error)));
-            }
-            limits.block = Some(Gas(terms.left));
+    /// Answers a call that has a model look at something, or that describes one.
+    fn prompted(
+        &self,
+        asked: Asked<'_>,
+        is_metered: bool,
+        site: &mut Site<'_>,
+        memo: &Memo,
+    ) -> Result<Answered, FatalError> {
+        let Asked { call, subject, limits, paid: input } = asked;
+        if let Some(terms) = site.terms.filter(|terms| is_metered && !terms.affordable) {
+            let error = abi::InferenceFeeTooLow { baseFee: alloy_primitives::U256::from(terms.base_fee) };
+            return Ok(limits.apply(input, Answer::error(&error)));
         }
         let model = call.model();
-        let place = self.place(model, site)?;
-        if let Place::Registered { look_up, .. } = place {
-            paid = paid.plus(look_up);
-        }
-        let start = Step { charged: Gas(0), needed: Gas(0) };
-        if let Some(end) = limits.exceeded(paid, start) {
-            // Nothing has been done.
-            return Ok(Answered { metered: Gas(0), ..end });
-        }
+        let mut meter = Meter::new(limits.least().minus(input));
+        let place = match self.place(model, site, &mut meter) {
+            Ok(place) => place,
+            Err(Unread::OutOfGas) => return Ok(limits.ended(input, meter)),
+            Err(Unread::Fatal(error)) => return Err(error),
+        };
+        let paid = input.plus(meter.charged());
 
-        let key = (!memo.is_off()).then(|| subject.key(place.kind()));
+        let key = (!memo.is_off()).then(|| subject.key(place.kind));
         if let Some(answer) = key.and_then(|key| memo.get(key)) {
             return Ok(limits.apply(paid, answer));
         }
         // No work that could not be paid, or that the block has no room for.
-        let most = limits.block.map_or(limit, |left| left.min(limit));
-        let mut meter = Meter::new(most.minus(paid));
-        let ask = Ask::new(self, model, place.kind());
+        let mut meter = Meter::new(limits.least().minus(paid));
+        let ask = Ask::new(self, model, place.kind, place.look_up);
         let (reverted, output) = match call.answer(&ask, &mut meter) {
             Ok(output) => (false, output),
             Err(Interrupt::Revert(output)) => (true, output),
-            Err(Interrupt::OutOfGas) => {
-                let last = meter.into_steps().pop().unwrap_or(start);
-                let end = limits.exceeded(paid, last);
-                return Ok(end.unwrap_or(Answered { outcome: Outcome::OutOfGas, metered: Gas(0) }));
-            }
+            Err(Interrupt::OutOfGas) => return Ok(limits.ended(paid, meter)),
             Err(Interrupt::Fatal(error)) => return Err(error),
         };
         let charged = meter.charged();
@@ -262,25 +274,27 @@ impl Inference {
         Ok(limits.apply(paid, answer))
     }
 
-    /// Where a model stands.
-    fn place(&self, model: B256, site: &mut Site<'_>) -> Result<Place, FatalError> {
+    /// Where a model stands. Looking it up is paid.
+    fn place(&self, model: B256, site: &mut Site<'_>, meter: &mut Meter) -> Result<Place, Unread> {
+        let configured = Place { kind: Kind::Configured, look_up: Gas(0) };
         if self.models.lists(model) || !self.has_registry {
-            return Ok(Place::Configured);
+            return Ok(configured);
         }
-        let Some(storage) = site.registry.as_deref_mut() else { return Ok(Place::Configured) };
-        let (standing, _, look_up) = Standing::load(storage, model)?;
-        let Standing { active_until, priced, registered } = standing;
-        let active = site.time < active_until;
-        if registered && active_until > 0 && !active {
+        let Some(storage) = site.registry.as_deref_mut() else { return Ok(configured) };
+        let (standing, _) = Standing::load(storage, model, meter)?;
+        let Standing { active_until, priced, registered, resident } = standing;
+        if !resident {
+            // One whose rent has run out may be paid for in the next block, or in another history of this one.
             self.models.release(model);
         }
+        let active = site.time < active_until;
         let kind = match (registered, active, priced && site.asker != GATEWAY_ADDRESS) {
             (false, ..) => Kind::Unregistered,
             (_, false, _) => Kind::Inactive,
             (_, _, true) => Kind::Unpaid,
             (_, _, false) => Kind::Active,
         };
-        Ok(Place::Registered { kind, look_up })
+        Ok(Place { kind, look_up: storage.dearest(LOOK_UP_SLOTS) })
     }
 
     /// The chain's prices.
@@ -315,7 +329,7 @@ impl Answer {
 struct Asked<'a> {
     call: Prompted,
     subject: Subject<'a>,
-    limit: Gas,
+    limits: Limits,
     /// What reading it cost.
     paid: Gas,
 }
@@ -353,16 +367,8 @@ pub(crate) enum Kind {
 }
 
 #[derive(Clone, Copy)]
-enum Place {
-    Configured,
-    Registered { kind: Kind, look_up: Gas },
-}
-
-impl Place {
-    const fn kind(self) -> Kind {
-        match self {
-            Self::Configured => Kind::Configured,
-            Self::Registered { kind, .. } => kind,
-        }
-    }
+struct Place {
+    kind: Kind,
+    /// What looking it up costs at most.
+    look_up: Gas,
 }

@@ -45,5 +45,5 @@ pub use inference::{Answered, FatalError, Inference, Outcome};
 pub use market::{Market, MarketHeader};
 pub use provider::{LEGACY_ADDRESS, MetisPrecompiles};
 pub use registration::{Claims, GATEWAY_ADDRESS, REGISTRY_ADDRESS, SHARES_ADDRESS};
-pub use registry::{LoadFailure, ModelError, ModelSet};
-pub use site::{RegistryStorage, Site};
+pub use registry::{Library, LoadFailure, ModelError, ModelSet};
+pub use site::{RegistryStorage, Site, Unread};

@@ -20,6 +20,13 @@ pub struct Step {
     pub needed: Gas,
 }
 
+impl Step {
+    /// The first thing that a call pays.
+    pub(crate) const fn first(price: Gas) -> Self {
+        Self { charged: Gas(0), needed: price }
+    }
+}
+
 /// The gas limit does not suffice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfGas;
@@ -45,6 +52,11 @@ impl Meter {
             self.steps.push(Step { charged: self.charged, needed });
         }
         if needed > self.limit { Err(OutOfGas) } else { Ok(()) }
+    }
+
+    /// What could still be paid.
+    pub const fn left(&self) -> Gas {
+        self.limit.minus(self.charged)
     }
 
     /// What has been paid.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use alloy_primitives::{Address, Bytes, U256, address};
 use metis_vm::{Meter, MeterTerms};
 use revm::context::{Block, Cfg, ContextTr, JournalTr};
+use revm::context_interface::journaled_state::JournalLoadError;
 use revm::handler::{EthPrecompiles, PrecompileProvider, precompile_output_to_interpreter_result};
 use revm::interpreter::{CallInputs, CallScheme, InterpreterResult};
 use revm::precompile::{PrecompileHalt, PrecompileOutput};
@@ -14,8 +15,9 @@ use revm::primitives::hardfork::SpecId;
 use crate::abi::INFERENCE_ADDRESS;
 use crate::gas::Gas;
 use crate::inference::{Answered, FatalError, Inference, Outcome};
+use crate::meter;
 use crate::registration::REGISTRY_ADDRESS;
-use crate::site::{RegistryStorage, Site};
+use crate::site::{RegistryStorage, Site, Unread};
 
 /// Where the Metis SDK's precompile is, on chains that have it.
 pub const LEGACY_ADDRESS: Address = address!("0x0000000000000000000000000000000000000999");
@@ -153,21 +155,57 @@ struct JournalStorage<'a, C> {
 }
 
 impl<C: ContextTr> RegistryStorage for JournalStorage<'_, C> {
-    fn load(&mut self, slot: U256) -> Result<(U256, Gas), FatalError> {
-        let unreadable = |error: &dyn core::fmt::Debug| FatalError::State(format!("{error:?}"));
-        let params = self.context.cfg().gas_params();
-        let warm = params.warm_storage_read_cost();
-        let (cold_account, cold_slot) =
-            (params.cold_account_additional_cost(), params.cold_storage_additional_cost());
-        let mut gas = 0;
+    fn load(&mut self, slot: U256, meter: &mut meter::Meter) -> Result<U256, Unread> {
+        let prices = ReadPrices::of(self.context);
         let journal = self.context.journal_mut();
         if !self.account_paid {
-            let account = journal.load_account(REGISTRY_ADDRESS).map_err(|error| unreadable(&error))?;
-            gas += warm + if account.is_cold { cold_account } else { 0 };
+            // What cannot be paid is not fetched, as in SLOAD.
+            let skip = meter.left() < prices.cold_account;
+            let account =
+                journal.load_account_mut_skip_cold_load(REGISTRY_ADDRESS, skip).map(|found| found.is_cold);
+            meter.charge(if is_cold(account)? { prices.cold_account } else { prices.warm })?;
             self.account_paid = true;
         }
-        let value = journal.sload(REGISTRY_ADDRESS, slot).map_err(|error| unreadable(&error))?;
-        gas += warm + if value.is_cold { cold_slot } else { 0 };
-        Ok((value.data, Gas(gas)))
+        let skip = meter.left() < prices.cold_slot;
+        let mut value = U256::ZERO;
+        let found = journal.sload_skip_cold_load(REGISTRY_ADDRESS, slot, skip).map(|found| {
+            value = found.data;
+            found.is_cold
+        });
+        meter.charge(if is_cold(found)? { prices.cold_slot } else { prices.warm })?;
+        Ok(value)
+    }
+
+    fn dearest(&self, slots: u32) -> Gas {
+        let prices = ReadPrices::of(self.context);
+        (0..slots).fold(prices.cold_account, |sum, _| sum.plus(prices.cold_slot))
+    }
+}
+
+/// What reading costs at the transaction's fork.
+struct ReadPrices {
+    warm: Gas,
+    cold_account: Gas,
+    cold_slot: Gas,
+}
+
+impl ReadPrices {
+    fn of(context: &impl ContextTr) -> Self {
+        let params = context.cfg().gas_params();
+        let warm = params.warm_storage_read_cost();
+        Self {
+            warm: Gas(warm),
+            cold_account: Gas(warm + params.cold_account_additional_cost()),
+            cold_slot: Gas(warm + params.cold_storage_additional_cost()),
+        }
+    }
+}
+
+/// Whether what was looked for is cold, be it fetched or not.
+fn is_cold<E: core::fmt::Debug>(found: Result<bool, JournalLoadError<E>>) -> Result<bool, Unread> {
+    match found {
+        Ok(is_cold) => Ok(is_cold),
+        Err(JournalLoadError::ColdLoadSkipped) => Ok(true),
+        Err(JournalLoadError::DBError(error)) => Err(Unread::Fatal(FatalError::State(format!("{error:?}")))),
     }
 }

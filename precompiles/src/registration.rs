@@ -6,9 +6,8 @@ use metis_models::Manifest;
 use metis_models::bundle::{TOKENIZER_FILE, WEIGHTS_FILE};
 
 use crate::costs::ModelCosts;
-use crate::gas::Gas;
-use crate::inference::FatalError;
-use crate::site::RegistryStorage;
+use crate::meter::Meter;
+use crate::site::{RegistryStorage, Unread};
 
 /// Where the registry is.
 pub const REGISTRY_ADDRESS: Address = address!("0x000000000000000000000000000000000000A200");
@@ -17,8 +16,8 @@ pub const GATEWAY_ADDRESS: Address = address!("0x0000000000000000000000000000000
 /// Where the shares are.
 pub const SHARES_ADDRESS: Address = address!("0x000000000000000000000000000000000000A202");
 
-/// The most gas that looking a registered model up costs: a cold account and two cold slots (EIP-2929).
-pub const LOOK_UP_GAS: Gas = Gas(2_600 + 2 * 2_100);
+/// Slots that looking a registered model up reads.
+pub const LOOK_UP_SLOTS: u32 = 2;
 
 /// The slot of the registry's mapping of models.
 const MODELS_SLOT: u8 = 0;
@@ -32,7 +31,14 @@ pub struct Standing {
     pub priced: bool,
     /// Whether it was ever registered.
     pub registered: bool,
+    /// Whether it is among those that all validators hold: active or in its notice, be its rent paid or not.
+    pub resident: bool,
 }
+
+/// `ModelStatus` of the contract: callable while its rent is paid.
+const ACTIVE: u64 = 2;
+/// `ModelStatus` of the contract: deprecated, and callable until its notice is over.
+const SUNSET: u64 = 3;
 
 /// What an author claims of a bundle, and what a bundle has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,16 +91,22 @@ fn bits(word: U256, at: usize, width: usize) -> u64 {
 }
 
 impl Standing {
-    /// Reads a model's standing and counts. Returns what that costs, too.
-    pub fn load(storage: &mut dyn RegistryStorage, model: B256) -> Result<(Self, Counts, Gas), FatalError> {
-        let (first, first_gas) = storage.load(slot(model, 0))?;
-        let (second, second_gas) = storage.load(slot(model, 1))?;
+    /// Reads a model's standing and counts, and pays for that.
+    pub fn load(
+        storage: &mut dyn RegistryStorage,
+        model: B256,
+        meter: &mut Meter,
+    ) -> Result<(Self, Counts), Unread> {
+        let first = storage.load(slot(model, 0), meter)?;
+        let second = storage.load(slot(model, 1), meter)?;
+        let status = bits(first, 224, 8);
         let standing = Self {
             active_until: bits(first, 0, 64),
             priced: !((first >> 64usize) & ((U256::from(1) << 160usize) - U256::from(1))).is_zero(),
-            registered: bits(first, 224, 8) != 0,
+            registered: status != 0,
+            resident: matches!(status, ACTIVE | SUNSET),
         };
-        Ok((standing, Counts::from_word(second), first_gas.plus(second_gas)))
+        Ok((standing, Counts::from_word(second)))
     }
 }
 
@@ -117,6 +129,12 @@ impl Counts {
 impl Claims {
     /// What a bundle has.
     pub fn of(manifest: &Manifest, costs: &ModelCosts) -> Self {
+        Self::of_manifest(manifest, costs.spelled_bytes)
+    }
+
+    /// What a bundle has by its manifest, and the bytes that its tokens stand for, which the manifest does not say.
+    pub fn of_manifest(manifest: &Manifest, spelled_bytes: u64) -> Self {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let file = |name: &str| manifest.files.iter().find(|file| file.name == name);
         let length = |name| file(name).map_or(0, |file| file.length);
         let root = |name| file(name).map_or(B256::ZERO, |file| file.root);
@@ -128,30 +146,30 @@ impl Claims {
             weights_bytes,
             tokenizer_bytes,
             counts: Counts {
-                linear_macs: costs.linear_macs,
-                attention_macs: costs.attention_macs,
-                head_macs: costs.head_macs,
-                layers: costs.layers,
-                vocabulary: costs.vocabulary,
-                context: u32::try_from(manifest.context).unwrap_or(u32::MAX),
-                spelled_bytes: costs.spelled_bytes,
-                grouped: costs.has_groups,
+                linear_macs: manifest.work.linear_macs,
+                attention_macs: manifest.work.attention_macs,
+                head_macs: manifest.work.head_macs,
+                layers: count(manifest.layers),
+                vocabulary: count(manifest.vocabulary),
+                context: count(manifest.context),
+                spelled_bytes,
+                grouped: manifest.formats.has_groups(),
                 mebibytes: u32::try_from(mebibytes).unwrap_or(u32::MAX),
             },
         }
     }
 
-    /// Reads what the registry says of a model. Returns what that costs, too; `None` if it is not registered.
-    pub fn load(storage: &mut dyn RegistryStorage, model: B256) -> Result<(Option<Self>, Gas), FatalError> {
-        let (standing, counts, mut gas) = Standing::load(storage, model)?;
+    /// Reads what the registry says of a model, and pays for that. `None` if it is not registered, which the first two slots tell.
+    pub fn load(
+        storage: &mut dyn RegistryStorage,
+        model: B256,
+        meter: &mut Meter,
+    ) -> Result<Option<Self>, Unread> {
+        let (standing, counts) = Standing::load(storage, model, meter)?;
         if !standing.registered {
-            return Ok((None, gas));
+            return Ok(None);
         }
-        let mut word = |offset| -> Result<U256, FatalError> {
-            let (word, price) = storage.load(slot(model, offset))?;
-            gas = gas.plus(price);
-            Ok(word)
-        };
+        let mut word = |offset| storage.load(slot(model, offset), meter);
         let (lengths, weights_root, tokenizer_root) = (word(4)?, word(5)?, word(6)?);
         let claims = Self {
             weights_root: weights_root.into(),
@@ -160,7 +178,7 @@ impl Claims {
             tokenizer_bytes: bits(lengths, 64, 64),
             counts,
         };
-        Ok((Some(claims), gas))
+        Ok(Some(claims))
     }
 
     /// The first claim that is not what the bundle has, by its name in the contract.

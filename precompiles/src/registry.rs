@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use alloy_primitives::B256;
 use metis_models::engine::InferenceModel;
+use metis_models::{Manifest, Tokenizer};
 use thiserror::Error;
 
 use crate::config::{ChainConfig, ModelEntry, ModelStatus};
@@ -18,8 +19,19 @@ use crate::residents::Residents;
 
 /// Fetches the weights of a model of the configuration when it is first called.
 pub type Loader = dyn Fn(&ModelEntry) -> Result<Arc<dyn InferenceModel>, String> + Send + Sync;
-/// Fetches the weights of a registered model when it is first needed.
-pub type RegisteredLoader = dyn Fn(B256) -> Result<Arc<dyn InferenceModel>, LoadFailure> + Send + Sync;
+
+/// Where this node has the bundles of registered models. They are looked at in this order, so that one which is not what it was registered as
+/// costs no more than it takes to see that.
+pub trait Library: Send + Sync {
+    /// A model's manifest.
+    fn manifest(&self, id: B256) -> Result<Manifest, LoadFailure>;
+
+    /// Its tokenizer.
+    fn tokenizer(&self, id: B256, manifest: &Manifest) -> Result<Tokenizer, LoadFailure>;
+
+    /// All of it, to be called.
+    fn model(&self, id: B256) -> Result<Arc<dyn InferenceModel>, LoadFailure>;
+}
 
 /// The models of a chain.
 pub struct ModelSet {
@@ -27,7 +39,7 @@ pub struct ModelSet {
     default_model: B256,
     loader: Option<Box<Loader>>,
     registered: Mutex<Residents>,
-    registered_loader: Option<Box<RegisteredLoader>>,
+    library: Option<Box<dyn Library>>,
 }
 
 #[derive(Debug)]
@@ -121,7 +133,7 @@ impl ModelSet {
             default_model: config.default_model,
             loader: None,
             registered: Mutex::new(Residents::new(resident)),
-            registered_loader: None,
+            library: None,
         }
     }
 
@@ -137,11 +149,8 @@ impl ModelSet {
 
     /// Loads registered models when they are first needed.
     #[must_use]
-    pub fn with_registered_loader(
-        mut self,
-        loader: impl Fn(B256) -> Result<Arc<dyn InferenceModel>, LoadFailure> + Send + Sync + 'static,
-    ) -> Self {
-        self.registered_loader = Some(Box::new(loader));
+    pub fn with_library(mut self, library: impl Library + 'static) -> Self {
+        self.library = Some(Box::new(library));
         self
     }
 
@@ -197,14 +206,8 @@ impl ModelSet {
         if let Some(model) = self.registered().get(id) {
             return Ok(model);
         }
-        let fatal = |reason: String| RegisteredError::Fatal(ModelError::Registered { id, reason });
-        let loader = self.registered_loader.as_ref();
-        let loader = loader.ok_or_else(|| fatal("this node loads no registered models".into()))?;
         // Not under the lock: hashing a bundle takes seconds.
-        let model = loader(id).map_err(|failure| match failure {
-            LoadFailure::Here(reason) => fatal(reason),
-            LoadFailure::Everywhere(reason) => RegisteredError::Refused(reason),
-        })?;
+        let model = self.library(id)?.model(id).map_err(|failure| RegisteredError::new(id, failure))?;
         let model = ActiveModel::new(id, model).map_err(|error| match error {
             ModelError::NotPriced { reason, .. } => RegisteredError::Refused(reason.to_string()),
             error => RegisteredError::Fatal(error),
@@ -212,6 +215,40 @@ impl ModelSet {
         let model = Arc::new(model);
         self.registered().insert(id, Arc::clone(&model));
         Ok(model)
+    }
+
+    /// Compares the bundle of a registered model with what is claimed of it: the first difference by its name in the contract. A model without
+    /// one is loaded then.
+    ///
+    /// The tokenizer is not looked at before its length is known to be the one that was claimed, nor weights before all the rest is.
+    pub(crate) fn compare_registered(
+        &self,
+        id: B256,
+        claims: &Claims,
+    ) -> Result<Option<&'static str>, RegisteredError> {
+        if let Some(model) = self.registered().get(id) {
+            return Ok(claims.difference(&model.claims()));
+        }
+        let library = self.library(id)?;
+        let failed = |failure| RegisteredError::new(id, failure);
+        let manifest = library.manifest(id).map_err(failed)?;
+        let difference = claims.difference(&Claims::of_manifest(&manifest, claims.counts.spelled_bytes));
+        if difference.is_some() {
+            return Ok(difference);
+        }
+        let tokenizer = library.tokenizer(id, &manifest).map_err(failed)?;
+        let costs = ModelCosts::of(&manifest, &tokenizer);
+        let costs = costs.map_err(|reason| RegisteredError::Refused(reason.to_string()))?;
+        let difference = claims.difference(&Claims::of(&manifest, &costs));
+        if difference.is_none() {
+            self.registered_model(id)?;
+        }
+        Ok(difference)
+    }
+
+    fn library(&self, id: B256) -> Result<&dyn Library, RegisteredError> {
+        let none = || LoadFailure::Here("this node loads no registered models".into());
+        self.library.as_deref().ok_or_else(|| RegisteredError::new(id, none()))
     }
 
     /// Lets go of a registered model that can no longer be called.
@@ -242,6 +279,15 @@ pub(crate) enum RegisteredError {
     Refused(String),
     /// On this node.
     Fatal(ModelError),
+}
+
+impl RegisteredError {
+    fn new(id: B256, failure: LoadFailure) -> Self {
+        match failure {
+            LoadFailure::Here(reason) => Self::Fatal(ModelError::Registered { id, reason }),
+            LoadFailure::Everywhere(reason) => Self::Refused(reason),
+        }
+    }
 }
 
 impl fmt::Debug for ModelSet {

@@ -7,6 +7,7 @@ use metis_vm::MeterTerms;
 
 use crate::gas::Gas;
 use crate::inference::FatalError;
+use crate::meter::{Meter, OutOfGas};
 
 /// Where and when a call happens. Everything here is the same on all validators.
 pub struct Site<'a> {
@@ -22,8 +23,27 @@ pub struct Site<'a> {
 
 /// The model registry's storage, read as of this point of the transaction.
 pub trait RegistryStorage {
-    /// The value of a slot, and what reading it costs: warm or cold, as for any contract (EIP-2929).
-    fn load(&mut self, slot: U256) -> Result<(U256, Gas), FatalError>;
+    /// The value of a slot, paid before it is read: warm or cold, as for any contract (EIP-2929). The first is also a reading of the account,
+    /// which is paid before.
+    fn load(&mut self, slot: U256, meter: &mut Meter) -> Result<U256, Unread>;
+
+    /// The most that reading the account and so many slots costs.
+    fn dearest(&self, slots: u32) -> Gas;
+}
+
+/// Why a slot was not read.
+#[derive(Debug)]
+pub enum Unread {
+    /// What is left does not pay for it. Nothing was fetched.
+    OutOfGas,
+    /// This node cannot.
+    Fatal(FatalError),
+}
+
+impl From<OutOfGas> for Unread {
+    fn from(_: OutOfGas) -> Self {
+        Self::OutOfGas
+    }
 }
 
 impl Site<'_> {

@@ -10,7 +10,6 @@ use metis_precompiles::abi::*;
 use metis_precompiles::costs::ModelCosts;
 use metis_precompiles::costs::{MAX_PIECE_BYTES, MIN_HEAD_DIM, MIN_HIDDEN};
 use metis_precompiles::gas::QUOTED_BYTES_PER_TOKEN;
-use metis_precompiles::registration::LOOK_UP_GAS;
 use metis_precompiles::{
     Caps, ChainConfig, GATEWAY_ADDRESS, Gas, GasSchedule, INFERENCE_ADDRESS, LEGACY_ADDRESS, LegacyConfig,
     Market, REGISTRY_ADDRESS, RegistryConfig, SHARES_ADDRESS,
@@ -189,8 +188,6 @@ fn the_constants_are_those_of_the_code() {
         assert_written(&gas_md, &format!("| `{name}` | {} |", grouped(value)));
     }
     assert_written(&gas_md, &format!("QUOTED_BYTES_PER_TOKEN = {QUOTED_BYTES_PER_TOKEN}"));
-    assert_written(&gas_md, &format!("{} at most", grouped(LOOK_UP_GAS.0)));
-    assert_written(&gas_md, &format!("+ {} ", grouped(LOOK_UP_GAS.0)));
     assert_written(&gas_md, &format!("hidden >= {MIN_HIDDEN}"));
     assert_written(&gas_md, &format!("head_dim >= {MIN_HEAD_DIM}"));
     assert_written(&gas_md, &format!("{} bytes", grouped(MAX_PIECE_BYTES as u64)));

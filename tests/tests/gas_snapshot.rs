@@ -165,6 +165,12 @@ fn gas_is_as_the_snapshot_says() {
     };
     s.measure(AUTHOR, SHARES_ADDRESS, NOTHING, &claim(1, AUTHOR), "");
     s.measure(USER, SHARES_ADDRESS, NOTHING, &claim(3, USER), "of a token that has expired");
+    // The worst that a settlement can find.
+    for second in 1..=32 {
+        s.chain.ok(STRANGER, SHARES_ADDRESS, NOTHING, &mint(1, 0, s.chain.time() + second)).unwrap();
+    }
+    s.chain.wait(33);
+    s.measure(USER, SHARES_ADDRESS, money, &settle, "after 32 expiries that were not");
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contracts/gas-snapshot.txt");
     let text = format!(

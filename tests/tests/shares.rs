@@ -283,6 +283,43 @@ fn quotas_are_used_and_moved_by_their_owners_until_they_expire() {
 }
 
 #[test]
+fn a_sum_of_quotas_is_never_one_without_end() {
+    let (mut chain, class) = chain();
+    let quota = |chain: &mut Economy, value| {
+        let mint = Shares::mintCall { value, ..minting(class, USER, 0, 0, 0) };
+        chain.ok(AUTHOR, SHARES_ADDRESS, NOTHING, &mint).unwrap().1
+    };
+    let one = U256::from(1);
+    let (a, b) = (quota(&mut chain, U256::from(2)), quota(&mut chain, U256::MAX - U256::from(2)));
+    let move_value = |value| Shares::transferValueCall { fromTokenId: a, toTokenId: b, value };
+    let refused = Shares::QuotaExceeded { tokenId: a, wanted: U256::from(2), left: U256::from(2) };
+    chain.reverts(USER, SHARES_ADDRESS, NOTHING, &move_value(U256::from(2)), &refused).unwrap();
+    chain.ok(USER, SHARES_ADDRESS, NOTHING, &move_value(one)).unwrap();
+    let refused = Shares::QuotaExceeded { tokenId: a, wanted: one, left: one };
+    chain.reverts(USER, SHARES_ADDRESS, NOTHING, &move_value(one), &refused).unwrap();
+    let value = Shares::valueOfCall { tokenId: b };
+    assert_eq!(chain.view(SHARES_ADDRESS, &value).unwrap(), U256::MAX - one);
+}
+
+#[test]
+fn claiming_nothing_leaves_parts_of_a_wei_where_they_are() {
+    let (mut chain, class) = chain();
+    // Of each wei this token earns a third.
+    let token = mint(&mut chain, class, USER, 100, 0);
+    mint(&mut chain, class, AUTHOR, 200, 0);
+    let claim = Shares::claimCall { tokenId: token, asset: ETHER, to: USER };
+    for _ in 0..3 {
+        settle(&mut chain, class, 1);
+        let state = chain.vm.state().accounts[&SHARES_ADDRESS].storage.clone();
+        let (outcome, claimed) = chain.ok(USER, SHARES_ADDRESS, NOTHING, &claim).unwrap();
+        assert_eq!((claimed, outcome.logs.len()), (NOTHING, 0));
+        assert_eq!(chain.vm.state().accounts[&SHARES_ADDRESS].storage, state);
+    }
+    settle(&mut chain, class, 1);
+    assert_eq!(chain.ok(USER, SHARES_ADDRESS, NOTHING, &claim).unwrap().1, U256::from(1));
+}
+
+#[test]
 fn tokens_are_given_away_by_their_owners() {
     let (mut chain, class) = chain();
     let token = mint(&mut chain, class, USER, 10, 0);

@@ -40,6 +40,7 @@ impl<P: PrecompileProvider<EvmContext, Output = InterpreterResult> + Meter> Prec
 pub struct EvmBuilder {
     config: EvmConfig,
     state: State,
+    metered: u64,
     fusion: FusionCache,
 }
 
@@ -91,6 +92,13 @@ impl EvmBuilder {
         self
     }
 
+    /// Sets what transactions before the first have used of the block's metered gas.
+    #[must_use]
+    pub fn metered_gas_used(mut self, gas: u64) -> Self {
+        self.metered = gas;
+        self
+    }
+
     /// Sets the cache of fused programs, to share one between machines or to choose the interpreter. By default each machine
     /// has its own.
     #[must_use]
@@ -106,7 +114,7 @@ impl EvmBuilder {
             .with_block(self.config.block.block_env())
             .with_cfg(self.config.cfg_env());
         let evm = context.build_mainnet().with_precompiles(precompiles).with_fusion(self.fusion);
-        Vm { evm, config: self.config, metered: 0 }
+        Vm { evm, config: self.config, metered: self.metered }
     }
 }
 

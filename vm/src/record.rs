@@ -44,6 +44,9 @@ pub struct Record {
     pub tx_gas_limit_cap: Option<u64>,
     /// The block of all transactions.
     pub block: BlockInfo,
+    /// Metered gas that transactions of the block before the first have used.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub metered_gas_used: u64,
     /// The state before the first transaction.
     pub pre_state: State,
     /// The transactions in order.
@@ -58,6 +61,10 @@ pub struct Record {
     pub answers: serde_json::Value,
 }
 
+fn is_zero(gas: &u64) -> bool {
+    *gas == 0
+}
+
 impl Record {
     /// Begins a record on the present state and block of a machine. `chain` is what the caller needs to build the precompiles again.
     pub fn begin<P: Precompiles>(vm: &Vm<P>, chain: serde_json::Value) -> Self {
@@ -69,6 +76,7 @@ impl Record {
             chain_id: config.chain_id,
             tx_gas_limit_cap: config.tx_gas_limit_cap,
             block: config.block,
+            metered_gas_used: vm.metered(),
             pre_state: vm.state(),
             transactions: Vec::new(),
             outcomes: Vec::new(),

@@ -97,6 +97,7 @@ fn preset(embedded: alloy_primitives::B256) -> ChainConfig {
         registry: Some(RegistryConfig {
             maturity_seconds: 10,
             notice_seconds: 60,
+            max_model_mebibytes: 2_048,
             bond_gwei: 1_000_000_000,
             collector: Address::ZERO,
             ..RegistryConfig::default()

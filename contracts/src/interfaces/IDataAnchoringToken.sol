@@ -162,6 +162,7 @@ interface IDataAnchoringToken {
     function isApprovedForClass(address owner, uint256 classId, address operator) external view returns (bool);
 
     /// @notice Moves quota between tokens of one class. Only the owner of the first, or an operator.
+    /// @dev A quota without end is not moved, and no sum is one.
     /// @param fromTokenId The token that has less then.
     /// @param toTokenId The token that has more then.
     /// @param value How much quota.
@@ -183,7 +184,7 @@ interface IDataAnchoringToken {
     /// @param amount How much.
     function settleRevenueERC20(uint256 classId, address asset, uint256 amount) external;
 
-    /// @notice Pays out a token's share. Its owner to anybody; an operator to its owner.
+    /// @notice Pays out a token's share. Its owner to anybody; an operator to its owner. Where there is nothing to pay out, nothing happens.
     /// @param tokenId The token.
     /// @param asset The ERC-20, or 0 for the chain's own money.
     /// @param to Who gets it.

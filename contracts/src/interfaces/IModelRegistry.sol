@@ -11,8 +11,10 @@ enum ModelStatus {
     Active,
     /// Deprecated, and still callable until its notice is over.
     Sunset,
-    /// Deprecated and gone. Its bond can be taken back.
-    Retired
+    /// Deprecated and gone. Its bond can be taken back, once it has lain there for maturity and notice.
+    Retired,
+    /// The chain's configuration has it. Nobody can register it.
+    Configured
 }
 
 /// @notice What an author says of a bundle. Activation compares all of it with the bundle itself.
@@ -207,6 +209,10 @@ interface IModelRegistry {
     /// @param model The model.
     /// @param maturesAt When it can be activated, in seconds since 1970.
     error NotMature(bytes32 model, uint256 maturesAt);
+    /// @notice Its bond can be taken back from then on: a notice after it matured, or would have.
+    /// @param model The model.
+    /// @param until From when on, in seconds since 1970.
+    error BondLocked(bytes32 model, uint256 until);
     /// @notice Its rent is paid until then.
     /// @param model The model.
     /// @param activeUntil Until when, in seconds since 1970.
@@ -250,6 +256,7 @@ interface IModelRegistry {
     function commit(bytes32 commitment) external;
 
     /// @notice Registers a model. Its bond must be sent along: `bondFor(mebibytesOf(claims))`.
+    /// @dev Models of the chain's configuration cannot be registered: `WrongStatus` with `Configured`.
     /// @param model `keccak256` of the manifest.
     /// @param claims What is in the bundle.
     /// @param terms Price, shares, licence.
@@ -294,7 +301,7 @@ interface IModelRegistry {
     /// @param model The model.
     function acceptOwnership(bytes32 model) external;
 
-    /// @notice Sends the bond of a retired model back to its owner. From then on anybody can register it anew.
+    /// @notice Sends the bond of a retired model back to its owner, a notice after it matured or would have. From then on anybody can register it anew.
     /// @param model The model.
     function withdrawBond(bytes32 model) external;
 

@@ -128,12 +128,13 @@ impl BundleError {
     pub const fn is_inherent(&self) -> bool {
         match self {
             Self::Io { .. }
+            // Nobody fetches a manifest that is longer than one may be, so nobody else could say this of it.
+            | Self::ManifestTooLarge { .. }
             | Self::Length { .. }
             | Self::DamagedFile { .. }
             | Self::OtherModel { .. }
             | Self::TargetExists(_) => false,
-            Self::ManifestTooLarge { .. }
-            | Self::ManifestSyntax(_)
+            Self::ManifestSyntax(_)
             | Self::NotCanonical { .. }
             | Self::Manifest { .. }
             | Self::Bounds(_)

@@ -60,26 +60,36 @@ impl Bundle {
     }
 
     /// The same for a bundle that must be this model. The id is checked before anything else is looked at, so an error that
-    /// [is inherent](BundleError::is_inherent) is one of the model.
+    /// [is inherent](BundleError::is_inherent) is one of the model; and the manifest before the other files, so that one which is none
+    /// needs no files.
     pub fn open_model(directory: impl AsRef<Path>, id: B256) -> Result<Self, BundleError> {
-        Self::open_checked(directory.as_ref(), |manifest| match keccak256(manifest) {
-            actual if actual == id => Ok(()),
-            actual => Err(BundleError::OtherModel { expected: id, actual }),
-        })
+        Self::open_checked(directory.as_ref(), is_model(id))
+    }
+
+    /// The manifest in a directory that must be this model's. No other file is looked at.
+    pub fn read_manifest(directory: impl AsRef<Path>, id: B256) -> Result<Manifest, BundleError> {
+        checked_manifest(&map(directory.as_ref(), MANIFEST_FILE)?, is_model(id))
+    }
+
+    /// The tokenizer in the directory of a model with this manifest. Weights are not looked at.
+    pub fn read_tokenizer(
+        directory: impl AsRef<Path>,
+        manifest: &Manifest,
+    ) -> Result<Tokenizer, BundleError> {
+        let directory = directory.as_ref();
+        let file = map(directory, TOKENIZER_FILE)?;
+        verify_file(TOKENIZER_FILE, file.as_ref(), manifest.file(TOKENIZER_FILE)?, leaves_in(directory))?;
+        tokenizer(manifest, file.as_ref())
     }
 
     fn open_checked(
         directory: &Path,
         check: impl FnOnce(&[u8]) -> Result<(), BundleError>,
     ) -> Result<Self, BundleError> {
-        let map = |name: &str| {
-            let path = directory.join(name);
-            FileBytes::map(&path).map_err(BundleError::io(path))
-        };
-        let manifest = map(MANIFEST_FILE)?;
-        check(manifest.as_ref())?;
-        let leaves = |file: &str| std::fs::read(directory.join(format!("{file}{LEAVES_SUFFIX}"))).ok();
-        Self::verify(manifest.as_ref(), map(WEIGHTS_FILE)?, map(TOKENIZER_FILE)?, leaves)
+        let bytes = map(directory, MANIFEST_FILE)?;
+        let manifest = checked_manifest(&bytes, check)?;
+        let (weights, tokenizer) = (map(directory, WEIGHTS_FILE)?, map(directory, TOKENIZER_FILE)?);
+        Self::verify(keccak256(bytes.as_ref()), manifest, weights, tokenizer, leaves_in(directory))
     }
 
     /// A bundle from its files' contents, for a model that is built into a binary; verified like any other.
@@ -89,7 +99,7 @@ impl Bundle {
         tokenizer: impl Into<Cow<'static, [u8]>>,
     ) -> Result<Self, BundleError> {
         let (weights, tokenizer) = (FileBytes::Memory(weights.into()), FileBytes::Memory(tokenizer.into()));
-        Self::verify(manifest, weights, tokenizer, |_| None)
+        Self::verify(keccak256(manifest), Manifest::decode(manifest)?, weights, tokenizer, |_| None)
     }
 
     /// What the model is.
@@ -133,15 +143,7 @@ impl Bundle {
 
     /// The tokenizer; refused when it does not fit the manifest.
     pub fn tokenizer(&self) -> Result<Tokenizer, BundleError> {
-        let tokenizer = Tokenizer::from_json(self.tokenizer.as_ref(), self.manifest.vocabulary)?;
-        let bos: Vec<u32> = tokenizer.prompt_prefix().iter().map(|token| token.0).collect();
-        if bos != self.manifest.bos {
-            return Err(TokenizerError::Bos { manifest: self.manifest.bos.clone(), tokenizer: bos }.into());
-        }
-        if let Some(chat) = &self.manifest.chat {
-            chat.check(|token| tokenizer.is_special(token)).map_err(TokenizerError::from)?;
-        }
-        Ok(tokenizer)
+        tokenizer(&self.manifest, self.tokenizer.as_ref())
     }
 
     /// The bytes of a file of the bundle other than the manifest, for Merkle proofs.
@@ -158,18 +160,74 @@ impl Bundle {
     }
 
     fn verify(
-        manifest_bytes: &[u8],
+        id: B256,
+        manifest: Manifest,
         weights: FileBytes,
         tokenizer: FileBytes,
         leaves: impl Fn(&str) -> Option<Vec<u8>>,
     ) -> Result<Self, BundleError> {
-        let manifest = Manifest::decode(manifest_bytes)?;
         for (name, file) in [(TOKENIZER_FILE, &tokenizer), (WEIGHTS_FILE, &weights)] {
             verify_file(name, file.as_ref(), manifest.file(name)?, &leaves)?;
         }
         let tensors = TensorIndex::read(weights.as_ref(), &manifest)?;
-        Ok(Self { id: keccak256(manifest_bytes), manifest, weights, tokenizer, tensors })
+        Ok(Self { id, manifest, weights, tokenizer, tensors })
     }
+}
+
+fn map(directory: &Path, name: &str) -> Result<FileBytes, BundleError> {
+    let path = directory.join(name);
+    FileBytes::map(&path).map_err(BundleError::io(path))
+}
+
+fn leaves_in(directory: &Path) -> impl Fn(&str) -> Option<Vec<u8>> {
+    move |file| std::fs::read(directory.join(format!("{file}{LEAVES_SUFFIX}"))).ok()
+}
+
+fn is_model(id: B256) -> impl FnOnce(&[u8]) -> Result<(), BundleError> {
+    move |manifest| match keccak256(manifest) {
+        actual if actual == id => Ok(()),
+        actual => Err(BundleError::OtherModel { expected: id, actual }),
+    }
+}
+
+/// A manifest that says nothing impossible, from bytes that pass a check.
+fn checked_manifest(
+    bytes: &FileBytes,
+    check: impl FnOnce(&[u8]) -> Result<(), BundleError>,
+) -> Result<Manifest, BundleError> {
+    let bytes = bytes.as_ref();
+    if bytes.len() > MAX_MANIFEST_BYTES {
+        return Err(BundleError::ManifestTooLarge { actual: bytes.len(), max: MAX_MANIFEST_BYTES });
+    }
+    check(bytes)?;
+    let manifest = Manifest::decode(bytes)?;
+    check_weights_length(&manifest)?;
+    Ok(manifest)
+}
+
+/// Refuses lengths that the shapes cannot have, before anything of such a length is asked for.
+pub(crate) fn check_weights_length(manifest: &Manifest) -> Result<(), BundleError> {
+    let (entry, possible) = (manifest.file(WEIGHTS_FILE)?, tensors::weights_lengths(manifest));
+    if possible.contains(&entry.length) {
+        return Ok(());
+    }
+    Err(BundleError::Manifest {
+        field: "files",
+        actual: format!("a {WEIGHTS_FILE} of {} bytes", entry.length),
+        rule: format!("the shapes give {} to {}", possible.start(), possible.end()),
+    })
+}
+
+fn tokenizer(manifest: &Manifest, json: &[u8]) -> Result<Tokenizer, BundleError> {
+    let tokenizer = Tokenizer::from_json(json, manifest.vocabulary)?;
+    let bos: Vec<u32> = tokenizer.prompt_prefix().iter().map(|token| token.0).collect();
+    if bos != manifest.bos {
+        return Err(TokenizerError::Bos { manifest: manifest.bos.clone(), tokenizer: bos }.into());
+    }
+    if let Some(chat) = &manifest.chat {
+        chat.check(|token| tokenizer.is_special(token)).map_err(TokenizerError::from)?;
+    }
+    Ok(tokenizer)
 }
 
 fn verify_file(

@@ -2,7 +2,7 @@
 
 use core::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use alloy_primitives::B256;
 use thiserror::Error;
@@ -36,11 +36,14 @@ pub enum StoreError {
     },
     /// The id names bytes that are no valid model: no other copy can be better.
     #[error(
-        "model {id} cannot be used, whoever serves it: {problem}; a newer metisvm may read it, or its author has to publish another"
+        "model {id} cannot be used, whoever serves it: {problem}; a newer metisvm may read it, or its author has to publish another. {directory} \
+         has what shows that, for a node to refuse it by"
     )]
     Unusable {
         /// The model.
         id: B256,
+        /// Where what is wrong with it can be seen.
+        directory: PathBuf,
         /// What is wrong with it.
         problem: Box<BundleError>,
     },
@@ -67,6 +70,10 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    pub(super) fn unusable(id: B256, directory: &Path, problem: BundleError) -> Self {
+        Self::Unusable { id, directory: directory.to_owned(), problem: Box::new(problem) }
+    }
+
     pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |error| Self::Io { path, error }

@@ -14,9 +14,9 @@ use super::origin::{Origin, OriginError};
 use super::part::{Part, Stop};
 use super::place::{Lock, put, sync_directory};
 use super::{file_name, leaves_name, manifest_name};
-use crate::bundle::tensors::weights_lengths;
 use crate::bundle::{
-    Bundle, BundleError, FileEntry, LEAVES_SUFFIX, MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest, WEIGHTS_FILE,
+    Bundle, BundleError, FileEntry, LEAVES_SUFFIX, MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest,
+    check_weights_length,
 };
 
 /// A model that is there.
@@ -40,6 +40,9 @@ pub struct Fetched {
 ///
 /// Nothing that arrives is kept before its hash is checked. What is kept when all origins fail is checked again, and then used, by the next
 /// fetch. The directory gets its name when all of it is there and was opened. `progress` counts bytes.
+///
+/// A model that no copy makes usable is kept as far as it shows that, be it no more than the manifest: a validator has to see for itself
+/// that it refuses such a model like all others.
 pub fn fetch(
     id: B256,
     origins: &[Box<dyn Origin>],
@@ -100,6 +103,7 @@ fn is_there(directory: &Path, id: B256) -> Result<bool, StoreError> {
     }
     match open(directory, id) {
         Ok(()) => Ok(true),
+        Err(problem) if problem.is_inherent() => Err(StoreError::unusable(id, directory, problem)),
         Err(problem) => {
             Err(StoreError::Occupied { directory: directory.to_owned(), id, problem: Box::new(problem) })
         }
@@ -125,7 +129,7 @@ struct Download<'a> {
 
 impl Download<'_> {
     fn run(&mut self, directory: &Path) -> Result<(), StoreError> {
-        let manifest = self.manifest()?;
+        let manifest = self.manifest(directory)?;
         let bytes = manifest.files.iter().map(|entry| entry.length + list_length(entry.length)).sum();
         self.progress.set_length(bytes);
         for entry in &manifest.files {
@@ -135,7 +139,7 @@ impl Download<'_> {
         self.finish(directory)
     }
 
-    fn manifest(&mut self) -> Result<Manifest, StoreError> {
+    fn manifest(&mut self, directory: &Path) -> Result<Manifest, StoreError> {
         let (id, path) = (self.id, self.partial.join(MANIFEST_FILE));
         let bytes = match File::open(&path).and_then(read_manifest) {
             Ok(bytes) if keccak256(&bytes) == id => bytes,
@@ -157,10 +161,10 @@ impl Download<'_> {
             }
         };
         let manifest = Manifest::decode(&bytes).and_then(|manifest| {
-            check_lengths(&manifest)?;
+            check_weights_length(&manifest)?;
             Ok(manifest)
         });
-        manifest.map_err(|problem| self.unusable(problem))
+        manifest.or_else(|problem| self.unusable(directory, problem))
     }
 
     /// The list of a file's leaf hashes. Only all of it can be checked, against the root.
@@ -208,12 +212,16 @@ impl Download<'_> {
     fn finish(&self, directory: &Path) -> Result<(), StoreError> {
         match open(&self.partial, self.id) {
             Ok(()) => {}
-            Err(problem) if problem.is_inherent() => return Err(self.unusable(problem)),
+            Err(problem) if problem.is_inherent() => return self.unusable(directory, problem),
             Err(problem) => {
                 let (directory, problem) = (self.partial.clone(), Box::new(problem));
                 return Err(StoreError::Changed { directory, problem });
             }
         }
+        self.install(directory)
+    }
+
+    fn install(&self, directory: &Path) -> Result<(), StoreError> {
         sync_directory(&self.partial)?;
         fs::rename(&self.partial, directory).map_err(StoreError::io(directory))?;
         directory.parent().map_or(Ok(()), sync_directory)
@@ -249,10 +257,10 @@ impl Download<'_> {
         Err(StoreError::NotFetched { id: self.id, file: file.to_owned(), failures, partial })
     }
 
-    /// The model is at fault, and what is there of it is of no use.
-    fn unusable(&self, problem: BundleError) -> StoreError {
-        drop(fs::remove_dir_all(&self.partial));
-        StoreError::Unusable { id: self.id, problem: Box::new(problem) }
+    /// The model is at fault, and what is there of it shows that.
+    fn unusable<T>(&self, directory: &Path, problem: BundleError) -> Result<T, StoreError> {
+        self.install(directory)?;
+        Err(StoreError::unusable(self.id, directory, problem))
     }
 
     fn leaves_path(&self, entry: &FileEntry) -> PathBuf {
@@ -276,19 +284,6 @@ fn fill_list(list: &mut Part, origin: &dyn Origin, name: &str, length: u64, root
             Err(Problem::OtherLeaves { expected: root, actual }.into())
         }
     }
-}
-
-/// Refuses lengths that the shapes cannot have, before anything of such a length is asked for.
-fn check_lengths(manifest: &Manifest) -> Result<(), BundleError> {
-    let (entry, possible) = (manifest.file(WEIGHTS_FILE)?, weights_lengths(manifest));
-    if possible.contains(&entry.length) {
-        return Ok(());
-    }
-    Err(BundleError::Manifest {
-        field: "files",
-        actual: format!("a {WEIGHTS_FILE} of {} bytes", entry.length),
-        rule: format!("the shapes give {} to {}", possible.start(), possible.end()),
-    })
 }
 
 /// Reads one byte more than a manifest may have.

@@ -39,6 +39,6 @@ pub(super) fn quote(ask: &Ask<'_>, call: &quoteCall) -> Result<Vec<u8>, Interrup
     check_prompt(model, call.promptTokens as usize)?;
     check_new(call.maxNew, room(model.context, call.promptTokens))?;
     let quote = ask.gas().quote(&model.costs, ask.caps(), call.promptTokens, call.maxNew);
-    let Gas(gas) = quote.plus(ask.look_up());
+    let Gas(gas) = quote.plus(ask.look_up);
     Ok(quoteCall::abi_encode_returns(&gas))
 }

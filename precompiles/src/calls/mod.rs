@@ -24,7 +24,6 @@ use crate::config::Caps;
 use crate::gas::{Gas, GasSchedule};
 use crate::inference::{FatalError, Inference, Kind};
 use crate::meter::{Meter, OutOfGas};
-use crate::registration::LOOK_UP_GAS;
 use crate::registry::{ActiveModel, ModelError, RegisteredError, Unavailable};
 
 pub(crate) use verify::{base_fee, verify_bundle};
@@ -83,11 +82,6 @@ impl Prompted {
         }
     }
 
-    /// Whether the block's limit for inference counts it: not what only describes.
-    pub(crate) const fn is_metered(&self) -> bool {
-        !matches!(self, Self::Abi(Call::ModelInfo(_) | Call::Quote(_)))
-    }
-
     /// Checks, pays and answers.
     pub(crate) fn answer(self, ask: &Ask<'_>, meter: &mut Meter) -> Result<Vec<u8>, Interrupt> {
         match self {
@@ -119,13 +113,15 @@ pub(crate) struct Ask<'a> {
     inference: &'a Inference,
     id: B256,
     kind: Kind,
+    /// What looking it up costs at most.
+    look_up: Gas,
     /// The model, if it is a registered one.
     registered: OnceCell<Arc<ActiveModel>>,
 }
 
 impl<'a> Ask<'a> {
-    pub(crate) const fn new(inference: &'a Inference, id: B256, kind: Kind) -> Self {
-        Self { inference, id, kind, registered: OnceCell::new() }
+    pub(crate) const fn new(inference: &'a Inference, id: B256, kind: Kind, look_up: Gas) -> Self {
+        Self { inference, id, kind, look_up, registered: OnceCell::new() }
     }
 
     fn gas(&self) -> &GasSchedule {
@@ -134,14 +130,6 @@ impl<'a> Ask<'a> {
 
     fn caps(&self) -> &Caps {
         self.inference.caps()
-    }
-
-    /// What looking the model up costs at most.
-    const fn look_up(&self) -> Gas {
-        match self.kind {
-            Kind::Configured => Gas(0),
-            _ => LOOK_UP_GAS,
-        }
     }
 
     /// The model, to work.

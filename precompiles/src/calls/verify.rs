@@ -1,15 +1,16 @@
 //! What the precompile says of the chain: whether a bundle is what its registration claims, and what inference costs in this block.
 
 use alloy_primitives::{B256, Bytes, U256};
-use alloy_sol_types::{SolCall, SolError};
+use alloy_sol_types::SolCall;
 
+use super::Interrupt;
 use crate::abi::{self, inferenceBaseFeeCall, verifyBundleCall};
 use crate::gas::Gas;
 use crate::inference::{Answer, FatalError, Inference};
 use crate::meter::Meter;
 use crate::registration::{Claims, REGISTRY_ADDRESS};
 use crate::registry::RegisteredError;
-use crate::site::Site;
+use crate::site::{RegistryStorage, Site, Unread};
 
 pub(crate) fn base_fee(site: &Site<'_>) -> Answer {
     let base_fee = U256::from(site.terms.map_or(0, |terms| terms.base_fee));
@@ -17,8 +18,8 @@ pub(crate) fn base_fee(site: &Site<'_>) -> Answer {
     Answer { reverted: false, output, charged: Gas(0), steps: Vec::new() }
 }
 
-/// Compares a bundle with its registration, for the registry. The registration is read, its size paid, then the bundle looked for: that is the order in which
-/// every validator does it, and only the last can be fatal.
+/// Compares a bundle with its registration, for the registry. The registration is read, its size paid, then the bundle looked for: that is the
+/// order in which every validator does it, and only the last can be fatal.
 pub(crate) fn verify_bundle(
     inference: &Inference,
     model: B256,
@@ -32,28 +33,40 @@ pub(crate) fn verify_bundle(
     let Some(storage) = site.registry.as_deref_mut() else {
         return Ok(Answer::error(&abi::UnknownModel { model }));
     };
-    let (claims, look_up) = Claims::load(storage, model)?;
-    let price = claims.map_or(Gas(0), |claims| inference.gas().verification(claims.counts.mebibytes));
     let mut meter = Meter::new(limit);
-    let paid = meter.charge(look_up).and_then(|()| meter.charge(price));
-    let (reverted, output) = match (paid, claims) {
-        (Err(_), _) => (true, Vec::new()),
-        (_, None) => (true, abi::UnknownModel { model }.abi_encode()),
-        (_, Some(claims)) => match inference.models().registered_model(model) {
-            Ok(bundle) => match claims.difference(&bundle.claims()) {
-                None => (false, verifyBundleCall::abi_encode_returns(&true)),
-                Some(field) => {
-                    let field = B256::right_padding_from(field.as_bytes());
-                    (true, abi::BundleMismatch { model, field }.abi_encode())
-                }
-            },
-            Err(RegisteredError::Refused(reason)) => {
-                tracing::warn!("the bundle of model {model} is refused, here and everywhere: {reason}");
-                (true, abi::BundleRefused { model }.abi_encode())
-            }
-            Err(RegisteredError::Fatal(error)) => return Err(error.into()),
-        },
+    let (reverted, output) = match compare(inference, model, storage, &mut meter) {
+        Ok(()) => (false, verifyBundleCall::abi_encode_returns(&true)),
+        Err(Interrupt::Revert(error)) => (true, error),
+        // The steps say so.
+        Err(Interrupt::OutOfGas) => (true, Vec::new()),
+        Err(Interrupt::Fatal(error)) => return Err(error),
     };
     let charged = meter.charged();
     Ok(Answer { reverted, output: output.into(), charged, steps: meter.into_steps() })
+}
+
+fn compare(
+    inference: &Inference,
+    model: B256,
+    storage: &mut dyn RegistryStorage,
+    meter: &mut Meter,
+) -> Result<(), Interrupt> {
+    let claims = Claims::load(storage, model, meter).map_err(|error| match error {
+        Unread::OutOfGas => Interrupt::OutOfGas,
+        Unread::Fatal(error) => Interrupt::Fatal(error),
+    })?;
+    let Some(claims) = claims else { return Err(Interrupt::revert(&abi::UnknownModel { model })) };
+    meter.charge(inference.gas().verification(claims.counts.mebibytes))?;
+    match inference.models().compare_registered(model, &claims) {
+        Ok(None) => Ok(()),
+        Ok(Some(field)) => {
+            let field = B256::right_padding_from(field.as_bytes());
+            Err(Interrupt::revert(&abi::BundleMismatch { model, field }))
+        }
+        Err(RegisteredError::Refused(reason)) => {
+            tracing::warn!("the bundle of model {model} is refused, here and everywhere: {reason}");
+            Err(Interrupt::revert(&abi::BundleRefused { model }))
+        }
+        Err(RegisteredError::Fatal(error)) => Err(Interrupt::Fatal(error.into())),
+    }
 }

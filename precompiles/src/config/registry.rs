@@ -39,7 +39,7 @@ impl Default for RegistryConfig {
         Self {
             maturity_seconds: 86_400,
             notice_seconds: 7 * 86_400,
-            max_model_mebibytes: 2_048,
+            max_model_mebibytes: 64,
             resident_mebibytes: 16_384,
             max_rent_days: 365,
             bond_gwei: 100_000_000,

@@ -211,7 +211,7 @@ impl History<'_> {
             && !value.is_zero()
             && a.value >= value
             && a.value != U256::MAX
-            && b.value != U256::MAX;
+            && b.value < U256::MAX - value;
         self.tell(format!("transfer value {value} from token {from} to {to} by {caller}"));
         let call = Shares::transferValueCall { fromTokenId: a.id, toTokenId: b.id, value };
         if self.must(succeed, caller, SHARES_ADDRESS, U256::ZERO, &call)?.is_some() {
@@ -549,7 +549,8 @@ impl History<'_> {
                 }
             }
             8 => {
-                let succeed = owns && model.status == ModelStatus::Retired;
+                // The rules of the test chain: a notice of 50 seconds after maturity.
+                let succeed = owns && model.status == ModelStatus::Retired && time >= model.matures_at + 50;
                 let call = Registry::withdrawBondCall { model: id };
                 if self.must(succeed, caller, REGISTRY_ADDRESS, U256::ZERO, &call)?.is_some() {
                     self.ledger.models[which].bond = U256::ZERO;

@@ -16,7 +16,8 @@ impl Record {
     /// [`VerifyError::Differs`] with the first difference; [`VerifyError::Fatal`] where this machine cannot say.
     pub fn verify<P: Precompiles>(&self, precompiles: P) -> Result<(), VerifyError> {
         self.check_counts().map_err(VerifyError::Malformed)?;
-        let mut vm = EvmBuilder::new().config(self.config()).state(self.pre_state.clone()).build(precompiles);
+        let builder = EvmBuilder::new().config(self.config()).state(self.pre_state.clone());
+        let mut vm = builder.metered_gas_used(self.metered_gas_used).build(precompiles);
         for (index, (tx, recorded)) in self.transactions.iter().zip(&self.outcomes).enumerate() {
             let difference = match vm.transact(&Transaction::from(tx)) {
                 Ok(recomputed) => first_difference(recorded, &recomputed),

@@ -34,6 +34,11 @@ impl Status {
             "model {id} is not registered on chain {}; register it with: metisvm model register <bundle>",
             client.chain_id
         );
+        ensure!(
+            status != ModelStatus::Configured,
+            "model {id} is {}: it has no owner and no price",
+            status.name()
+        );
         let (now, resident) =
             (client.latest()?.0, client.view(REGISTRY_ADDRESS, &Registry::residentMebibytesCall {})?);
         let rules = client.view(REGISTRY_ADDRESS, &Registry::rulesCall {})?;

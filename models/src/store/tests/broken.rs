@@ -1,4 +1,4 @@
-//! Ids of models that cannot be used: no copy helps, and nothing is left behind.
+//! Ids of models that cannot be used: no copy helps, and what shows that is kept.
 
 use super::*;
 
@@ -17,14 +17,22 @@ fn changed(
     (parts.id(), stored(&parts))
 }
 
-fn unusable(id: B256, files: BTreeMap<String, Vec<u8>>, says: &str) {
+/// What is there is what `kept` says, also when it is asked for again, and shows everybody that the model is at fault.
+fn unusable(id: B256, files: BTreeMap<String, Vec<u8>>, says: &str, kept: &[&str]) {
     let into = tempfile::tempdir().unwrap();
     let origins: [Box<dyn Origin>; 1] = [Box::new(Memory::new(files))];
-    let error = fetch(id, &origins, into.path(), &hidden()).unwrap_err();
-    assert!(matches!(error, StoreError::Unusable { .. }), "{error}");
-    let message = error.to_string();
-    assert!(message.contains(says) && message.contains(&id.to_string()), "{message}");
-    assert_eq!(fs::read_dir(into.path()).unwrap().count(), 0, "nothing of it is kept");
+    for _ in 0..2 {
+        let error = fetch(id, &origins, into.path(), &hidden()).unwrap_err();
+        assert!(matches!(error, StoreError::Unusable { .. }), "{error}");
+        let message = error.to_string();
+        assert!(message.contains(says) && message.contains(&id.to_string()), "{message}");
+        assert_eq!(fs::read_dir(into.path()).unwrap().count(), 1, "nothing but the bundle");
+        let directory = into.path().join(id.to_string());
+        for file in ["manifest.json", "tokenizer.json", "weights.safetensors"] {
+            assert_eq!(directory.join(file).exists(), kept.contains(&file), "{file}");
+        }
+        assert!(Bundle::open_model(&directory, id).unwrap_err().is_inherent());
+    }
 }
 
 #[test]
@@ -36,7 +44,7 @@ fn weights_that_are_none_are_the_models_fault() {
         },
         |_| (),
     );
-    unusable(id, files, "-128 is not a weight");
+    unusable(id, files, "-128 is not a weight", &["manifest.json", "tokenizer.json", "weights.safetensors"]);
 }
 
 #[test]
@@ -45,17 +53,18 @@ fn lengths_that_the_shapes_cannot_have_are_refused_before_anything_is_asked_for(
     for length in [0, shortest / 2, shortest + (2 << 20), u64::MAX] {
         let (id, mut files) = changed(|_| (), |manifest| manifest.files[1].length = length);
         files.retain(|name, _| name.starts_with("manifests/"));
-        unusable(id, files, "the shapes give");
+        unusable(id, files, "the shapes give", &["manifest.json"]);
     }
 }
 
 #[test]
 fn a_manifest_that_breaks_the_rules_is_the_models_fault() {
     let (id, files) = changed(|_| (), |manifest| manifest.format_version = 2);
-    unusable(id, files, "`format_version` is 2");
+    unusable(id, files, "`format_version` is 2", &["manifest.json"]);
     let bytes = b"{}".to_vec();
     let id = alloy_primitives::keccak256(&bytes);
-    unusable(id, BTreeMap::from([(manifest_name(id), bytes)]), "manifest.json: missing field");
+    let files = BTreeMap::from([(manifest_name(id), bytes)]);
+    unusable(id, files, "manifest.json: missing field", &["manifest.json"]);
 }
 
 #[test]

@@ -1,0 +1,74 @@
+//! What the registry refuses: models of the configuration, and bonds that would go round.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap in a test is its report")]
+
+use alloy_primitives::{B256, U256};
+use metis_models::fixture::Fixture;
+use metis_precompiles::{ModelEntry, ModelStatus as Listed, REGISTRY_ADDRESS};
+use metis_tests::economy::{AUTHOR, Economy, USER, Unregistered, free, small_bundle};
+use metisvm::contracts::{ModelStatus, Registry};
+use metisvm::node::embedded_bundle;
+
+const NOTHING: U256 = U256::ZERO;
+
+#[test]
+fn models_of_the_configuration_cannot_be_registered() {
+    // One of them is the default model, by an id that the configuration spells out.
+    let bundles = tempfile::tempdir().unwrap();
+    let parts = small_bundle(Fixture { seed: 9, ..Fixture::default() }).unwrap();
+    let (default, path) = (parts.id(), bundles.path().join("default"));
+    parts.write(&path).unwrap();
+    let pending = B256::repeat_byte(0x77);
+    let mut chain = Economy::new(|config| {
+        config.default_model = default;
+        config.models.push(ModelEntry { id: default, path: Some(path), status: Listed::Active });
+        config.models.push(ModelEntry { id: pending, path: None, status: Listed::Pending });
+    })
+    .unwrap();
+    let embedded = embedded_bundle().unwrap().id();
+    let claims = chain.model(1).unwrap().claims;
+    for (salt, id) in (1..).zip([default, embedded, pending]) {
+        let salt = B256::repeat_byte(salt);
+        let commitment = Registry::commitmentOfCall { model: id, author: AUTHOR, salt };
+        let commitment = chain.view(REGISTRY_ADDRESS, &commitment).unwrap();
+        chain.ok(AUTHOR, REGISTRY_ADDRESS, NOTHING, &Registry::commitCall { commitment }).unwrap();
+        chain.wait(1);
+        let register = Registry::registerCall { model: id, claims: claims.clone(), terms: free(), salt };
+        let wrong = Registry::WrongStatus { model: id, status: ModelStatus::Configured as u8 };
+        chain.reverts(AUTHOR, REGISTRY_ADDRESS, Economy::bond(), &register, &wrong).unwrap();
+        chain.reverts(USER, REGISTRY_ADDRESS, NOTHING, &Registry::evictCall { model: id }, &wrong).unwrap();
+        let model = chain.view(REGISTRY_ADDRESS, &Registry::modelOfCall { model: id }).unwrap();
+        assert_eq!(ModelStatus::from_number(model.status), Some(ModelStatus::Configured));
+        assert!(!chain.view(REGISTRY_ADDRESS, &Registry::isActiveCall { model: id }).unwrap());
+    }
+}
+
+#[test]
+fn a_model_may_be_made_from_one_of_the_configuration() {
+    let mut chain = Economy::new(|_| {}).unwrap();
+    let model = chain.model(1).unwrap();
+    let terms = Registry::ModelTerms { parent: embedded_bundle().unwrap().id(), ..free() };
+    chain.register(&model, terms).unwrap();
+}
+
+#[test]
+fn a_bond_does_not_go_round_before_a_notice_after_maturity() {
+    let mut chain = Economy::new(|_| {}).unwrap();
+    let Unregistered { id, .. } = {
+        let model = chain.model(1).unwrap();
+        chain.register(&model, free()).unwrap();
+        model
+    };
+    let registered = chain.time();
+    chain.ok(AUTHOR, REGISTRY_ADDRESS, NOTHING, &Registry::deprecateCall { model: id }).unwrap();
+    let withdraw = Registry::withdrawBondCall { model: id };
+    let until = U256::from(registered + 100 + 50);
+    let locked = Registry::BondLocked { model: id, until };
+    chain.reverts(AUTHOR, REGISTRY_ADDRESS, NOTHING, &withdraw, &locked).unwrap();
+    chain.wait(149);
+    chain.reverts(AUTHOR, REGISTRY_ADDRESS, NOTHING, &withdraw, &locked).unwrap();
+    chain.wait(1);
+    let before = chain.balance(AUTHOR);
+    chain.ok(AUTHOR, REGISTRY_ADDRESS, NOTHING, &withdraw).unwrap();
+    assert_eq!(chain.balance(AUTHOR), before + Economy::bond());
+}
