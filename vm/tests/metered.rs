@@ -4,7 +4,7 @@
 mod support;
 
 use alloy_primitives::{Address, Bytes, U256, bytes};
-use metis_vm::{BlockInfo, EvmBuilder, MeteredBlock, Status, Transaction, Vm, VmError};
+use metis_vm::{BlockInfo, EvmBuilder, MeteredBlock, Record, Recorder, Status, Transaction, Vm, VmError};
 use proptest::prelude::*;
 use support::{ALICE, CONTRACT, DUMMY, DUMMY_GAS, Dummy, Via, forwarder, state_with};
 
@@ -148,4 +148,21 @@ fn refunds_of_storage_take_nothing_off_what_is_metered() {
     let execution = with.gas_used + with.gas_refunded - with.metered_gas_used;
     assert_eq!(with.gas_refunded, execution / 5, "a fifth of what is not metered");
     assert!(run(None, bytes!("01")).gas_refunded > with.gas_refunded);
+}
+
+#[test]
+fn a_record_that_begins_within_a_block_knows_what_the_block_had_used() {
+    let block = MeteredBlock { base_fee: 0, gas_limit: 2 * DUMMY_GAS };
+    let mut vm = machine(forwarder(Via::Call, DUMMY), 0, Some(block));
+    let tx = Transaction::call(ALICE, CONTRACT, bytes!("00"));
+    assert!(vm.transact(&tx).unwrap().is_success());
+    let mut recorder = Recorder::new(vm, serde_json::Value::Null);
+    let succeeded = [(); 2].map(|()| recorder.transact(&tx).unwrap().is_success());
+    assert_eq!(succeeded, [true, false], "the block has room for one more");
+    let (record, _) = recorder.finish();
+    let text = record.to_json().unwrap();
+    assert!(text.contains("\"meteredGasUsed\": 1000"), "{text}");
+    Record::from_json(&text).unwrap().verify(Dummy::new()).unwrap();
+    let forgetful = Record { metered_gas_used: 0, ..record };
+    assert!(forgetful.verify(Dummy::new()).is_err());
 }

@@ -124,6 +124,8 @@ interface IModelShares is IDataAnchoringToken {
     function totalShareOf(uint256 classId) external view returns (uint256);
 
     /// @notice How many tokens a class has. Token `n` of class `c`, from 1, has the id `c << 64 | n`.
+    /// @param classId The class.
+    /// @return How many.
     function tokenCountOf(uint256 classId) external view returns (uint256);
 
     /// @notice Whether no more shares of a class are made.
