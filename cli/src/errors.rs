@@ -8,6 +8,19 @@ use alloy_primitives::hex;
 use metis_vm::{Outcome, Status};
 use serde::Deserialize;
 
+/// An error with its causes. Some errors say their cause themselves; it is not said twice.
+pub fn explained(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.ends_with(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
+}
+
 /// What a reverted call says, when it is an error that this program knows.
 pub fn describe_revert(outcome: &Outcome) -> Option<String> {
     if outcome.status == Status::Revert { describe_error(&outcome.output) } else { None }
@@ -72,6 +85,14 @@ mod tests {
     use super::*;
     use alloy_primitives::U256;
     use metis_precompiles::abi;
+
+    #[test]
+    fn causes_are_said_once() {
+        let file = std::io::Error::other("no such file");
+        let error = anyhow::Error::new(file).context("a.json: no such file").context("bundle a");
+        assert_eq!(explained(&error), "bundle a: a.json: no such file");
+        assert_eq!(explained(&anyhow::anyhow!("alone")), "alone");
+    }
 
     #[test]
     fn known_reverts_are_named() {

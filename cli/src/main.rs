@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use metisvm::cli::Cli;
+use metisvm::errors::explained;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -21,11 +22,12 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(code) => code,
         Err(error) => {
+            let said = explained(&error);
             if json {
-                let text = serde_json::json!({ "error": format!("{error:#}") });
+                let text = serde_json::json!({ "error": &said });
                 let _ = writeln!(std::io::stdout(), "{text}");
             }
-            eprintln!("error: {error:#}");
+            eprintln!("error: {said}");
             ExitCode::FAILURE
         }
     }
