@@ -29,6 +29,8 @@ fn main() {
         .warnings(false)
         .pic(true)
         .flag_if_supported("-fwrapv")
+        // A device does not load what is not aligned; `fibers.cpp` says so.
+        .flag_if_supported("-fsanitize=alignment")
         // The shim leaves frames by longjmp.
         .flag_if_supported("-U_FORTIFY_SOURCE")
         .include(&kernels)

@@ -18,3 +18,35 @@ KERNEL(waits_for_ever, u32 *out) {
 
 // Writes before its memory.
 KERNEL(writes_outside, u32 *out) { out[-1] = thread_index(); }
+
+// Reads sixteen bytes from an address that is a multiple of four.
+KERNEL(reads_unaligned, u32 *out) {
+    Int4 value = *(const Int4 *)(out + 1 + thread_index() % 2);
+    out[0] = (u32)value.x;
+}
+
+struct Large { u32 of[10 << 10]; };
+
+// Has 40 KiB, and what the launch says.
+KERNEL(needs_memory, u32 *out) {
+    SHARED_BYTES(more);
+    SHARED(Large, large);
+    large.of[thread_index()] = 1;
+    if (thread_index() == 0) out[0] = more == nullptr;
+}
+
+// Is made for 64 threads.
+THREADS(64, 1)
+KERNEL(bounded, u32 *out) { out[thread_index()] = 1; }
+
+// Reads what it has asked for before that is there, or waits for it first.
+KERNEL(copies, u32 *out, int waits) {
+    SHARED_BYTES(memory);
+    u32 *own = (u32 *)memory + 4 * thread_index();
+    start_copy(own, out, 16);
+    end_copies();
+    if (waits) wait_copies<0>();
+    u32 value = own[0];
+    block_barrier();
+    out[thread_index()] = value;
+}

@@ -14,6 +14,9 @@ namespace {
 
 const size_t STACK = 128 << 10;
 const size_t WORDS = 8;
+// What every device has: memory of a block without an attribute that asks for more, threads of a block, blocks in two of the directions.
+const size_t BLOCK_MEMORY = 48 << 10;
+const unsigned MOST_THREADS = 1024, MOST_BLOCKS = 65535;
 
 std::map<std::string, Found> &kernels() {
     static std::map<std::string, Found> all;
@@ -29,6 +32,8 @@ struct Random {
     }
     size_t below(size_t end) { return next() % end; }
 };
+
+unsigned next_most_threads = MOST_THREADS;
 
 struct Copy {
     void *to;
@@ -69,7 +74,10 @@ struct Machine {
     const void *const *arguments;
     Random random;
     jmp_buf scheduler;
-    ucontext_t scheduler_context;
+    // The block's own and the launch's.
+    size_t memory_bytes;
+    // The first fault of the launch.
+    std::string fault;
 };
 
 thread_local Machine machine;
@@ -79,6 +87,10 @@ Fiber &current() { return *machine.fibers[machine.place.thread]; }
 // Leaves the running fiber until it is ready again.
 void leave() {
     if (_setjmp(current().context) == 0) _longjmp(machine.scheduler, 1);
+}
+
+void at_fault(std::string fault) {
+    if (machine.fault.empty()) machine.fault = std::move(fault);
 }
 
 void noise(void *to, size_t bytes) {
@@ -117,6 +129,7 @@ bool run_block(unsigned threads) {
     machine.ready.clear();
     for (unsigned i = 0; i < threads; i++) machine.ready.push_back(i);
     machine.shared.clear();
+    machine.memory_bytes = machine.launch_memory.size() - 128;
     noise(machine.aligned_memory, machine.launch_memory.size() - 128);
     while (!machine.ready.empty()) {
         size_t pick = machine.random.below(machine.ready.size());
@@ -131,8 +144,11 @@ bool run_block(unsigned threads) {
 } // namespace
 
 Kernel::Kernel(const char *name, void (*kernel)(), Adapter adapter, const size_t *sizes) {
-    kernels()[name] = Found{kernel, adapter, sizes};
+    kernels()[name] = Found{kernel, adapter, sizes, next_most_threads};
+    next_most_threads = MOST_THREADS;
 }
+
+MostThreads::MostThreads(unsigned most) { next_most_threads = most; }
 
 const Found *find(const char *name) {
     auto found = kernels().find(name);
@@ -170,6 +186,8 @@ void *shared(size_t bytes, int line) {
     if (memory.empty()) {
         memory.resize(bytes);
         noise(memory.data(), bytes);
+        machine.memory_bytes += (bytes + 15) / 16 * 16;
+        if (machine.memory_bytes > BLOCK_MEMORY) at_fault("a block has " + std::to_string(machine.memory_bytes) + " bytes of memory");
     }
     return memory.data();
 }
@@ -192,7 +210,21 @@ void wait_copies(unsigned pending) {
     }
 }
 
+const char *refused(const Found &kernel, const unsigned *grid, unsigned threads, size_t shared_bytes) {
+    if (threads == 0 || threads % 32 != 0) return "threads that are not whole warps";
+    if (threads > kernel.most_threads) return "more threads than the kernel's bound";
+    if (shared_bytes > BLOCK_MEMORY) return "more memory of a block than there is";
+    if (grid[0] == 0 || grid[1] == 0 || grid[2] == 0) return "no blocks";
+    if (grid[0] > 0x7fffffff || grid[1] > MOST_BLOCKS || grid[2] > MOST_BLOCKS) return "more blocks in a direction than there may be";
+    return nullptr;
+}
+
 int run(const Found &kernel, const unsigned *grid, unsigned threads, size_t shared_bytes, const void *const *arguments, uint64_t seed) {
+    machine.fault.clear();
+    if (const char *why = refused(kernel, grid, threads, shared_bytes)) {
+        at_fault(why);
+        return 2;
+    }
     machine.kernel = &kernel;
     machine.arguments = arguments;
     machine.random.state = seed | 1;
@@ -208,15 +240,31 @@ int run(const Found &kernel, const unsigned *grid, unsigned threads, size_t shar
         if (!run_block(threads)) {
             // The fibers that wait are given up with their stacks.
             machine.fibers.clear();
-            return 2;
+            at_fault("threads wait for others that never come");
         }
+        if (!machine.fault.empty()) return 2;
     }
     return 0;
 }
 
 } // namespace shim
 
-// Runs a launch. 0: done; 1: there is no such kernel; 2: threads wait for others that never come.
+// What `-fsanitize=alignment` calls where an address is not a multiple of what a type, or the device's load of it, needs.
+struct Misalignment {
+    const char *file;
+    uint32_t line, column;
+    const void *type;
+    unsigned char log_alignment;
+};
+extern "C" void __ubsan_handle_type_mismatch_v1(const Misalignment *at, uintptr_t) {
+    shim::at_fault(std::string("an address is not a multiple of ") + std::to_string(1 << at->log_alignment) + ": " + at->file + ":" +
+                   std::to_string(at->line));
+}
+
+// What was wrong with the thread's last launch.
+extern "C" const char *metis_shim_fault() { return shim::machine.fault.c_str(); }
+
+// Runs a launch. 0: done; 1: there is no such kernel; 2: a fault that `metis_shim_fault` tells.
 extern "C" int metis_shim_run(const char *name, const unsigned *grid, unsigned threads, size_t shared_bytes, const void *const *arguments,
                               uint64_t seed) {
     const shim::Found *kernel = shim::find(name);

@@ -12,7 +12,10 @@
     static const shim::Kernel kernel_##name(#name, (void (*)())name, shim::adapter(name),            \
                                       shim::sizes(name));                                            \
     static void name(__VA_ARGS__)
-#define THREADS(most, least_blocks)
+#define SHIM_JOINED(a, b) a##b
+#define SHIM_NAMED(a, b) SHIM_JOINED(a, b)
+// Comes before its kernel.
+#define THREADS(most, least_blocks) static const shim::MostThreads SHIM_NAMED(most_threads_, __COUNTER__)(most);
 #define SHARED(type, name) type &name = *(type *)shim::shared(sizeof(type), __LINE__)
 #define SHARED_BYTES(name) unsigned char *name = shim::launch_memory()
 #define UNROLL
@@ -59,19 +62,27 @@ template <class... A> Adapter adapter(void (*)(A...)) {
     };
 }
 
+// Bounds the threads of the kernel that comes next.
+struct MostThreads {
+    explicit MostThreads(unsigned most);
+};
+
 // The bytes of each argument; a zero ends them.
 template <class... A> const size_t *sizes(void (*)(A...)) {
     static const size_t all[] = {sizeof(A)..., 0};
     return all;
 }
 
-// 0: done; 2: threads wait for others that never come.
 struct Found {
     void (*kernel)();
     Adapter adapter;
     const size_t *sizes;
+    unsigned most_threads;
 };
 const Found *find(const char *name);
+// Why a device would not begin a launch, or nothing.
+const char *refused(const Found &kernel, const unsigned *grid, unsigned threads, size_t shared_bytes);
+// 0: done; 2: a fault that `metis_shim_fault` tells.
 int run(const Found &kernel, const unsigned *grid, unsigned threads, size_t shared_bytes, const void *const *arguments, uint64_t seed);
 
 } // namespace shim

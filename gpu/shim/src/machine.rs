@@ -1,7 +1,7 @@
 //! A device that is this machine's memory and the compiled kernels.
 
 use std::alloc::{Layout, alloc, dealloc};
-use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +17,7 @@ unsafe extern "C" {
         arguments: *const *const c_void,
         seed: u64,
     ) -> c_int;
+    fn metis_shim_fault() -> *const c_char;
 }
 
 /// Bytes before and after all memory that no kernel may change.
@@ -34,6 +35,7 @@ pub struct Shim {
     lifetime: Option<AtomicU64>,
     /// Where the kernels of all launches are written down.
     record: Option<Record>,
+    multiprocessors: u32,
 }
 
 /// Kernels in the order of their launches.
@@ -42,7 +44,14 @@ pub type Record = Arc<Mutex<Vec<&'static str>>>;
 impl Shim {
     /// A device whose threads are scheduled by a seed.
     pub const fn new(seed: u64) -> Self {
-        Self { seed: AtomicU64::new(seed), lifetime: None, record: None }
+        // Few, so that blocks do several outputs one after another.
+        Self { seed: AtomicU64::new(seed), lifetime: None, record: None, multiprocessors: 2 }
+    }
+
+    /// One with so many multiprocessors, for which other grids are made.
+    #[must_use]
+    pub fn multiprocessors(self, multiprocessors: u32) -> Self {
+        Self { multiprocessors, ..self }
     }
 
     /// One that is lost after so many launches.
@@ -124,9 +133,8 @@ impl Driver for Shim {
         "shim".into()
     }
 
-    // Few, so that blocks do several outputs one after another.
     fn multiprocessors(&self) -> u32 {
-        2
+        self.multiprocessors
     }
 
     fn allocate(&self, bytes: usize) -> Result<Memory, DriverError> {
@@ -184,7 +192,9 @@ impl Driver for Shim {
                 1 => return Err(DriverError::Failed(format!("there is no kernel {}", launch.kernel))),
                 _ => {
                     let kernel = launch.kernel;
-                    let reason = format!("{kernel}: threads wait for others that never come; seed {seed}");
+                    // SAFETY: a text that stays until the thread's next launch.
+                    let fault = unsafe { CStr::from_ptr(metis_shim_fault()) }.to_string_lossy();
+                    let reason = format!("{kernel}: {fault}; seed {seed}");
                     return Err(DriverError::Failed(reason));
                 }
             }
