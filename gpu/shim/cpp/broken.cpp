@@ -50,3 +50,35 @@ KERNEL(copies, u32 *out, int waits) {
     block_barrier();
     out[thread_index()] = value;
 }
+
+// Lanes tell each other their numbers through memory: with an exchange between, which is no order, or with a barrier of the warp.
+KERNEL(warp_neighbours, u32 *out, int barrier) {
+    SHARED(Neighbours, shared);
+    shared.of[thread_index()] = thread_index();
+    if (barrier) warp_barrier();
+    else ballot(true);
+    out[thread_index()] = shared.of[thread_index() ^ 1];
+}
+
+// Each block leaves a number; the last one that is done adds them up. Faults: 1, no fence before it says so; 2, none before it reads;
+// 3, no barrier before one thread says so for all.
+KERNEL(sums_of_blocks, u32 *out, int fault) {
+    SHARED(u32, last);
+    u32 *numbers = out + 64;
+    if (thread_index() == 32) numbers[block_x()] = block_x() + 1;
+    if (fault != 1) memory_fence();
+    if (fault != 3) block_barrier();
+    if (thread_index() == 0) last = atomic_add(out + 63, 1u) + 1 == grid_x();
+    block_barrier();
+    if (!last || thread_index() != 0) return;
+    if (fault != 2) memory_fence();
+    u32 sum = 0;
+    for (u32 i = 0; i < grid_x(); i++) sum += numbers[i];
+    out[0] = sum;
+    out[63] = 0;
+}
+
+// Blocks that write one number, or each its own.
+KERNEL(blocks_write, u32 *out, int own) {
+    if (thread_index() == 0) out[own ? block_x() : 0] = 1;
+}

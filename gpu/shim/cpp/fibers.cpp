@@ -57,7 +57,7 @@ struct Fiber {
 
 struct Warp {
     uint32_t words[2][32 * WORDS];
-    unsigned generation = 0;
+    unsigned generation = 0, met = 0;
     std::vector<unsigned> waiting;
 };
 
@@ -92,6 +92,22 @@ void leave() {
 void at_fault(std::string fault) {
     if (machine.fault.empty()) machine.fault = std::move(fault);
 }
+
+#ifdef SHIM_WATCHED
+void watch_launch(size_t blocks);
+void watch_block(uint64_t block);
+void watch_nothing();
+void watch_barrier();
+void watch_warp_barrier(unsigned warp);
+void watch_use(const void *at, size_t bytes, bool writes);
+#else
+void watch_launch(size_t) {}
+void watch_block(uint64_t) {}
+void watch_nothing() {}
+void watch_barrier() {}
+void watch_warp_barrier(unsigned) {}
+void watch_use(const void *, size_t, bool) {}
+#endif
 
 void noise(void *to, size_t bytes) {
     for (size_t i = 0; i < bytes; i++) ((char *)to)[i] = (char)machine.random.next();
@@ -162,6 +178,7 @@ void block_barrier() {
     if (machine.at_barrier.size() == machine.place.threads) {
         machine.ready.insert(machine.ready.end(), machine.at_barrier.begin(), machine.at_barrier.end());
         machine.at_barrier.clear();
+        watch_barrier();
     }
     leave();
 }
@@ -181,6 +198,17 @@ const uint32_t *exchange(const uint32_t *words, unsigned count) {
     return all;
 }
 
+void warp_barrier() {
+    const uint32_t nothing = 0;
+    exchange(&nothing, 1);
+    // The first one that goes on after all came.
+    unsigned warp = machine.place.thread / 32;
+    if (machine.warps[warp].met != machine.warps[warp].generation) {
+        machine.warps[warp].met = machine.warps[warp].generation;
+        watch_warp_barrier(warp);
+    }
+}
+
 void *shared(size_t bytes, int line) {
     std::vector<char> &memory = machine.shared[line];
     if (memory.empty()) {
@@ -196,6 +224,8 @@ unsigned char *launch_memory() { return machine.aligned_memory; }
 
 void start_copy(void *to, const void *from, int bytes) {
     Copy copy{to, from, bytes};
+    watch_use(from, bytes, false);
+    watch_use(to, 16, true);
     if (machine.random.below(2) == 0) copy.make();
     else current().copies.back().push_back(copy);
 }
@@ -205,7 +235,10 @@ void end_copies() { current().copies.emplace_back(); }
 void wait_copies(unsigned pending) {
     auto &groups = current().copies;
     for (size_t i = 0; i + 1 + pending < groups.size(); i++) {
-        for (const Copy &copy : groups[i]) copy.make();
+        for (const Copy &copy : groups[i]) {
+            copy.make();
+            watch_use(copy.to, 16, true);
+        }
         groups[i].clear();
     }
 }
@@ -234,10 +267,14 @@ int run(const Found &kernel, const unsigned *grid, unsigned threads, size_t shar
     std::vector<uint64_t> blocks((size_t)grid[0] * grid[1] * grid[2]);
     for (size_t i = 0; i < blocks.size(); i++) blocks[i] = i;
     for (size_t i = blocks.size(); i > 1; i--) std::swap(blocks[i - 1], blocks[machine.random.below(i)]);
+    watch_launch(blocks.size());
     for (uint64_t block : blocks) {
+        watch_block(block);
         unsigned x = block % grid[0], y = block / grid[0] % grid[1], z = block / grid[0] / grid[1];
         machine.place = Thread{0, threads, {x, y, z}, grid[0]};
-        if (!run_block(threads)) {
+        bool ended = run_block(threads);
+        watch_nothing();
+        if (!ended) {
             // The fibers that wait are given up with their stacks.
             machine.fibers.clear();
             at_fault("threads wait for others that never come");
@@ -249,6 +286,7 @@ int run(const Found &kernel, const unsigned *grid, unsigned threads, size_t shar
 
 } // namespace shim
 
+#ifndef SHIM_WATCHED
 // What `-fsanitize=alignment` calls where an address is not a multiple of what a type, or the device's load of it, needs.
 struct Misalignment {
     const char *file;
@@ -260,13 +298,21 @@ extern "C" void __ubsan_handle_type_mismatch_v1(const Misalignment *at, uintptr_
     shim::at_fault(std::string("an address is not a multiple of ") + std::to_string(1 << at->log_alignment) + ": " + at->file + ":" +
                    std::to_string(at->line));
 }
+#endif
 
 // What was wrong with the thread's last launch.
 extern "C" const char *metis_shim_fault() { return shim::machine.fault.c_str(); }
 
+#ifdef SHIM_WATCHED
+extern "C" void metis_watched_kernels();
+#endif
+
 // Runs a launch. 0: done; 1: there is no such kernel; 2: a fault that `metis_shim_fault` tells.
 extern "C" int metis_shim_run(const char *name, const unsigned *grid, unsigned threads, size_t shared_bytes, const void *const *arguments,
                               uint64_t seed) {
+#ifdef SHIM_WATCHED
+    metis_watched_kernels();
+#endif
     const shim::Found *kernel = shim::find(name);
     return kernel ? shim::run(*kernel, grid, threads, shared_bytes, arguments, seed) : 1;
 }

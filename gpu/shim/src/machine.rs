@@ -8,6 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use metis_gpu::{Driver, DriverError, Launch};
 
+/// Runs a launch of a kernel's name: grid, threads, bytes of a block's memory, arguments by their addresses, and the seed of the schedule.
+type Run =
+    unsafe extern "C" fn(*const c_char, *const c_uint, c_uint, usize, *const *const c_void, u64) -> c_int;
+/// What was wrong with the thread's last launch.
+type Fault = unsafe extern "C" fn() -> *const c_char;
+
 unsafe extern "C" {
     fn metis_shim_run(
         name: *const c_char,
@@ -18,6 +24,15 @@ unsafe extern "C" {
         seed: u64,
     ) -> c_int;
     fn metis_shim_fault() -> *const c_char;
+    fn metis_shim_watched_run(
+        name: *const c_char,
+        grid: *const c_uint,
+        threads: c_uint,
+        shared_bytes: usize,
+        arguments: *const *const c_void,
+        seed: u64,
+    ) -> c_int;
+    fn metis_shim_watched_fault() -> *const c_char;
 }
 
 /// Bytes before and after all memory that no kernel may change.
@@ -36,6 +51,8 @@ pub struct Shim {
     /// Where the kernels of all launches are written down.
     record: Option<Record>,
     multiprocessors: u32,
+    /// Whether accesses without an order are faults.
+    watched: bool,
 }
 
 /// Kernels in the order of their launches.
@@ -45,7 +62,13 @@ impl Shim {
     /// A device whose threads are scheduled by a seed.
     pub const fn new(seed: u64) -> Self {
         // Few, so that blocks do several outputs one after another.
-        Self { seed: AtomicU64::new(seed), lifetime: None, record: None, multiprocessors: 2 }
+        Self { seed: AtomicU64::new(seed), lifetime: None, record: None, multiprocessors: 2, watched: false }
+    }
+
+    /// One that fails where threads use the same memory without an order between them, whatever came of it. It takes its time.
+    #[must_use]
+    pub fn watched(self) -> Self {
+        Self { watched: true, ..self }
     }
 
     /// One with so many multiprocessors, for which other grids are made.
@@ -177,8 +200,13 @@ impl Driver for Shim {
             let arguments: Vec<*const c_void> =
                 launch.arguments.starts().map(|start| ptr::from_ref(&words[start]).cast()).collect();
             // SAFETY: the caller answers for the arguments; the name, the grid and the words live as long as the call.
+            let (run, fault): (Run, Fault) = if self.watched {
+                (metis_shim_watched_run, metis_shim_watched_fault)
+            } else {
+                (metis_shim_run, metis_shim_fault)
+            };
             let status = unsafe {
-                metis_shim_run(
+                run(
                     name.as_ptr(),
                     launch.grid.as_ptr(),
                     launch.threads,
@@ -193,7 +221,7 @@ impl Driver for Shim {
                 _ => {
                     let kernel = launch.kernel;
                     // SAFETY: a text that stays until the thread's next launch.
-                    let fault = unsafe { CStr::from_ptr(metis_shim_fault()) }.to_string_lossy();
+                    let fault = unsafe { CStr::from_ptr(fault()) }.to_string_lossy();
                     let reason = format!("{kernel}: {fault}; seed {seed}");
                     return Err(DriverError::Failed(reason));
                 }

@@ -102,3 +102,44 @@ fn a_copy_that_is_not_waited_for_shows_under_every_schedule() {
         assert_ne!(launch_as(seed, &copies, false).unwrap(), [7; THREADS as usize]);
     }
 }
+
+/// Launches a kernel on a device that watches the order of accesses: the first number that it leaves.
+fn watch(seed: u64, kernel: &'static str, blocks: u32, argument: i32) -> Result<u32, DriverError> {
+    let shim = Shim::new(seed).watched();
+    let mut memory = shim.allocate(8 * THREADS as usize)?;
+    shim.upload(&mut memory, 0, &[0; 8 * THREADS as usize])?;
+    let arguments = Arguments::default().with(shim.address(&memory)).with(argument);
+    let launch = Launch { kernel, grid: [blocks, 1, 1], threads: THREADS, shared: 0, arguments };
+    // SAFETY: these kernels take an address of at most 128 numbers and a number.
+    unsafe { shim.launch(&[launch]) }?;
+    let mut first = [0; 4];
+    shim.download(&memory, 0, &mut first)?;
+    Ok(u32::from_le_bytes(first))
+}
+
+#[test]
+fn an_exchange_of_a_warp_orders_no_memory() {
+    for seed in 1..10 {
+        assert_eq!(watch(seed, "warp_neighbours", 1, 1), Ok(1));
+        let error = watch(seed, "warp_neighbours", 1, 0).unwrap_err().to_string();
+        assert!(error.contains("of block 0 has written, without an order"), "{error}");
+        let error = watch(seed, "neighbours", 1, 0).unwrap_err().to_string();
+        assert!(error.contains("without an order"), "{error}");
+        assert_eq!(watch(seed, "neighbours", 1, 1), Ok(1));
+    }
+}
+
+#[test]
+fn blocks_that_share_memory_need_fences_and_an_atomic_operation() {
+    for seed in 1..10 {
+        assert_eq!(watch(seed, "sums_of_blocks", 5, 0), Ok(15));
+        for fault in 1..=3 {
+            let error = watch(seed, "sums_of_blocks", 5, fault).unwrap_err().to_string();
+            assert!(error.contains("thread 32 of block"), "{fault}: {error}");
+            assert!(error.contains("has written, without an order"), "{fault}: {error}");
+        }
+        assert_eq!(watch(seed, "blocks_write", 5, 1), Ok(1));
+        let error = watch(seed, "blocks_write", 5, 0).unwrap_err().to_string();
+        assert!(error.contains("writes what thread 0 of block"), "{error}");
+    }
+}
