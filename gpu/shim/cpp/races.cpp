@@ -18,6 +18,7 @@ struct Access {
     uint16_t thread = 0;
     bool atomic = false;
 
+    bool operator==(const Access &) const = default;
     bool is(const Access &other) const { return time != 0 && block == other.block && thread == other.thread; }
 };
 
@@ -109,6 +110,7 @@ bool acquired(const Access &atomic, const Access &now) {
 // Whether an access had to come before the one that happens now.
 bool comes_before(uint64_t at, const Access &before, const Access &now) {
     if (before.is(now) || (before.atomic && now.atomic)) return true;
+    if (before.block == now.block && any(watch.blocks[now.block].barriers, before.time, now.time)) return true;
     if (before.block == now.block)
         return met(watch.blocks[now.block], before.thread, now.thread, before.time, now.time, [](uint32_t) { return true; });
     for (const AtomicEvent &a : watch.atomics) {
@@ -151,9 +153,12 @@ void used(const void *address, size_t bytes, bool writes, bool atomic = false) {
     Access later = now;
     later.time++;
     bool of_block = memory == &watch.of_block;
+    Access known;
     for (uint64_t at = first; at < first + bytes; at++) {
         Byte &byte = (*memory)[at];
-        check(first, byte.written, byte.written.atomic ? " has added to" : " has written", later, writes ? " writes" : " reads", of_block);
+        // Neighbours have mostly been written together.
+        if (at == first || byte.written != known) check(first, byte.written, byte.written.atomic ? " has added to" : " has written", later, writes ? " writes" : " reads", of_block);
+        known = byte.written;
         if (!writes) {
             byte.read[byte.read[0].time != 0 && !byte.read[0].is(now)] = now;
             continue;
