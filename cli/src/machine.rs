@@ -86,6 +86,19 @@ impl Machine {
         self.processor.selftest().with_context(|| format!("backend {}", self.processor.name()))
     }
 
+    /// Loads a verified bundle on what [`name`](Self::name) says, and nowhere else: what the GPU cannot do is an error, so that a figure is of
+    /// what it says.
+    pub(crate) fn load_here(
+        &self,
+        bundle: Bundle,
+        options: EngineOptions,
+    ) -> Result<Arc<dyn InferenceModel>, LoadError> {
+        match &self.gpu {
+            Some(gpu) => Ok(Arc::new(Engine::load_with(&bundle, Arc::clone(gpu), options.for_devices())?)),
+            None => self.processor.load(&bundle, options),
+        }
+    }
+
     /// Loads a verified bundle: on the GPU if there is one and it has the memory, and on the CPU where the GPU cannot go on.
     pub fn load(&self, bundle: Bundle, options: EngineOptions) -> Result<Arc<dyn InferenceModel>, LoadError> {
         let Some(gpu) = &self.gpu else { return self.processor.load(&bundle, options) };

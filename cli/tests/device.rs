@@ -146,7 +146,7 @@ fn reported(output: &Output, what: &str) -> u32 {
 fn what_only_long_or_joined_calls_do_is_tested() {
     let Some(driver) = driver() else { return };
     for (skipped, expected) in [
-        ("product_tiles", "linear, case rows_70_"),
+        ("product_tiles_128", "linear, case rows_70_"),
         ("attention_values", "attention, case causal_true_window_None"),
         ("finish", "attention, case"),
     ] {
@@ -177,4 +177,50 @@ fn a_device_that_is_lost_or_too_small_changes_no_answer() {
     let refused = generate(driver, &[], &["--device", "cuda", "--device-memory-mib", "3"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("the self-test alone needs 4 MiB"), "{}", stderr(&refused));
+}
+
+#[test]
+fn a_driver_that_lacks_a_function_is_said_to_be_old() {
+    let Some(old) = metis_gpu_shim::OLD_DRIVER else { return };
+    let output = metisvm(old, &[], &["--json", "selftest"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let answer = json(&output);
+    let why = line(&answer, "cuda")["unavailable"].as_str().unwrap();
+    assert_eq!(why, "the driver has no cuCtxSetCurrent: it is older than CUDA 11.4");
+    let output = generate(old, &[], &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let refused = generate(old, &[], &["--device", "cuda"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("older than CUDA 11.4"), "{}", stderr(&refused));
+}
+
+#[test]
+fn a_device_without_memory_for_graphs_computes_without_them() {
+    let Some(driver) = driver() else { return };
+    let faults =
+        [("METIS_FAKE_NO_GRAPHS", "1"), ("METIS_FAKE_REPORT", "1"), ("METIS_FAKE_MULTIPROCESSORS", "132")];
+    let output = generate(driver, &faults, &["--device", "cuda"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(json(&output)["tokens"], json(&generate("", &[], &["--device", "cpu"]))["tokens"]);
+    assert_eq!(reported(&output, "graphs launched"), 0);
+    assert!(!stderr(&output).contains("CPU"), "{}", stderr(&output));
+}
+
+#[test]
+fn no_figure_of_a_device_is_the_cpus() {
+    let Some(driver) = driver() else { return };
+    let bench = ["--device", "cuda", "bench", "model", "default", "--no-peer", "--rounds", "1"];
+    let selftest = reported(&metisvm(driver, &[("METIS_FAKE_REPORT", "1")], &["selftest"]), "launches");
+    let (full, lost) = ((selftest - 1).to_string(), (selftest + 100).to_string());
+    for (fault, said) in [
+        (("METIS_FAKE_FULL_AFTER", full.as_str()), "out of device memory"),
+        (("METIS_FAKE_LOST_AFTER", lost.as_str()), "an illegal memory access"),
+    ] {
+        let output = metisvm(driver, &[fault], &bench);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+    let output = metisvm(driver, &[], &["--device", "cuda:9", "bench", "model", "default"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("there is no device 9, only 1"), "{}", stderr(&output));
 }

@@ -40,9 +40,12 @@ DEVICE void begin_head(Near &near, const Call &call, const Beginning &begin, i64
     int exponent = quantise_head(head, layer, to, to + MOST_STRIDE);
     if (lane == 0) (is_key ? near.key_exponent : near.query_exponent) = exponent;
     if (worked && is_key && blocks > 1) {
+        // The first lane counts for all, and what it finds is for all.
         memory_fence();
+        warp_barrier();
         u32 done = lane == 0 ? atomic_add(begin.done + slot, 1u) + 1 : 0;
         worked = ballot(done == blocks) != 0;
+        warp_barrier();
         memory_fence();
         if (worked && lane == 0) begin.done[slot] = 0;
     }

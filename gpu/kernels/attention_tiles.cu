@@ -313,7 +313,10 @@ KERNEL(attention_tiles, Call call, const PairTile *tiles, u64 *maxima, Int4 *sco
     score_positions(block, tops);
     if (call.cap.cap) cap_positions(block, tops);
     UNROLL
-    for (int i = 0; i < 2; i++) shared.maxima[warp][lane / 4 + 8 * i] = over_quad<MaxOf>(ordered(tops[i]));
+    for (int i = 0; i < 2; i++) {
+        u64 top = over_quad<MaxOf>(ordered(tops[i]));
+        if (lane % 4 == 0) shared.maxima[warp][lane / 4 + 8 * i] = top;
+    }
     block_barrier();
     // Queries are done with: their place is the sums'.
     ROLL
@@ -331,8 +334,10 @@ KERNEL(attention_tiles, Call call, const PairTile *tiles, u64 *maxima, Int4 *sco
     weigh_positions(block, tops, weight_sums, product_maxima);
     UNROLL
     for (int i = 0; i < 2; i++) {
-        shared.weight_sums[warp][lane / 4 + 8 * i] = over_quad<SumOf>(weight_sums[i]);
-        shared.maxima[warp][lane / 4 + 8 * i] = over_quad<MaxOf>(product_maxima[i]);
+        u64 sum = over_quad<SumOf>(weight_sums[i]), max = over_quad<MaxOf>(product_maxima[i]);
+        if (lane % 4 != 0) continue;
+        shared.weight_sums[warp][lane / 4 + 8 * i] = sum;
+        shared.maxima[warp][lane / 4 + 8 * i] = max;
     }
     block_barrier();
     int shifts[2];

@@ -22,6 +22,8 @@ DEVICE unsigned block_y() { return __nvvm_read_ptx_sreg_ctaid_y(); }
 DEVICE unsigned block_z() { return __nvvm_read_ptx_sreg_ctaid_z(); }
 
 DEVICE void block_barrier() { __syncthreads(); }
+// What lanes wrote and read before comes before what others do after it; exchanges order nothing but themselves.
+DEVICE void warp_barrier() { __nvvm_bar_warp_sync(0xffffffffu); }
 DEVICE unsigned shuffle_xor(unsigned value, unsigned lanes) {
     return __nvvm_shfl_sync_bfly_i32(0xffffffffu, value, lanes, 31);
 }

@@ -49,8 +49,9 @@ DEVICE u32 part_of_target(const Matrix &matrix, int output) {
     return lane < 4 && of ? of[lane < 2 ? 2 * output + lane : output] : 0;
 }
 
-// For the first lane.
+// For the first lane, which replaces what another one has read.
 DEVICE Target target_of_parts(u32 part) {
+    warp_barrier();
     Scale scale{part, (int)shuffle_xor(part, 1)};
     return Target{scale, (int)shuffle_xor(part, 2), (int)shuffle_xor(part, 3)};
 }

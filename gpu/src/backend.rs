@@ -138,7 +138,11 @@ pub(crate) fn grow<D: Driver>(
 ) -> Result<(), BackendError> {
     if buffer.as_ref().is_none_or(|buffer| buffer.bytes() < bytes) {
         *buffer = None;
-        *buffer = Some(queue.allocate(bytes.next_power_of_two())?);
+        *buffer = Some(match queue.allocate(bytes.next_power_of_two()) {
+            // What is wanted may be there, if not what will be.
+            Err(BackendError::OutOfMemory { .. }) => queue.allocate(bytes)?,
+            allocated => allocated?,
+        });
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_void};
+use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::result;
@@ -22,6 +23,46 @@ const GRAPHS: usize = 64;
 const CANDIDATES: usize = 16;
 /// Launches that are worth a graph.
 const WORTH_A_GRAPH: usize = 8;
+/// Half of the page-locked memory through which bytes go to the device.
+const HALF: usize = 2 << 20;
+/// The driver's functions that are called here. One that is not there would panic when it is called: old drivers, and libraries that only have
+/// the driver's name, are found out before.
+const FUNCTIONS: [&str; 34] = [
+    "cuCtxSetCurrent",
+    "cuDeviceGet",
+    "cuDeviceGetAttribute",
+    "cuDeviceGetCount",
+    "cuDeviceGetName",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuDevicePrimaryCtxRetain",
+    "cuEventCreate",
+    "cuEventDestroy_v2",
+    "cuEventRecord",
+    "cuEventSynchronize",
+    "cuGetErrorName",
+    "cuGetErrorString",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuInit",
+    "cuLaunchKernel",
+    "cuMemAlloc_v2",
+    "cuMemFreeHost",
+    "cuMemFree_v2",
+    "cuMemGetInfo_v2",
+    "cuMemHostAlloc",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuModuleGetFunction",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuStreamBeginCapture_v2",
+    "cuStreamCreate",
+    "cuStreamDestroy_v2",
+    "cuStreamEndCapture",
+    "cuStreamSynchronize",
+];
 
 /// A CUDA device.
 #[derive(Debug)]
@@ -35,8 +76,9 @@ pub struct Cuda {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    staging: Staging,
     functions: BTreeMap<&'static str, sys::CUfunction>,
     /// The last that was used comes first.
     graphs: Vec<(Vec<Launch>, CUgraphExec)>,
@@ -48,6 +90,18 @@ struct State {
 unsafe impl Send for Cuda {}
 // SAFETY: as above.
 unsafe impl Sync for Cuda {}
+
+/// Page-locked memory from which the driver copies when the stream comes to it, whatever has become of the bytes by then. Memory that is not
+/// page-locked is copied before a call returns on some machines only.
+///
+/// One half fills up while what lies in the other is copied; an event says that it has been.
+#[derive(Debug)]
+struct Staging {
+    halves: [NonNull<u8>; 2],
+    copied: [sys::CUevent; 2],
+    filling: usize,
+    filled: usize,
+}
 
 /// Memory of a device.
 #[derive(Debug)]
@@ -71,6 +125,12 @@ impl Cuda {
         // SAFETY: only looks whether the library can be loaded, which must come first: without it every other function panics.
         if !unsafe { sys::is_culib_present() } {
             return Err(DeviceError::NotFound("not found".into()));
+        }
+        // SAFETY: the library can be loaded; nothing is called by these addresses.
+        let there = |name: &&str| unsafe { sys::culib().get::<*const c_void>(name.as_bytes()) }.is_ok();
+        if let Some(name) = FUNCTIONS.iter().find(|name| !there(name)) {
+            let reason = format!("the driver has no {name}: it is older than CUDA 11.4");
+            return Err(DeviceError::NotFound(reason));
         }
         let count = result::init().and_then(|()| result::device::get_count());
         let count =
@@ -116,24 +176,28 @@ impl Cuda {
         }
         let image = CString::new(PTX)
             .map_err(|error| DeviceError::Unusable { device: name.clone(), reason: error.to_string() })?;
-        // SAFETY: the primary context is retained until the drop; the stream and the module are made in it while it is current, and the image
-        // is a text that ends with a zero.
+        // SAFETY: the primary context is retained until the drop; the stream, the module and page-locked memory are made in it while it is
+        // current, and given back if what comes after them fails; the image is a text that ends with a zero.
         unsafe {
             let context = result::primary_ctx::retain(device).map_err(unusable)?;
             let opened = result::ctx::set_current(context).and_then(|()| {
                 let stream = result::stream::create(result::stream::StreamKind::NonBlocking)?;
-                Ok((stream, result::module::load_data(image.as_ptr().cast())?))
+                let filled = result::module::load_data(image.as_ptr().cast()).and_then(|module| {
+                    let staging = Staging::new();
+                    staging.map(|staging| (stream, module, staging)).inspect_err(|_| {
+                        let _ = result::module::unload(module);
+                    })
+                });
+                filled.inspect_err(|_| {
+                    let _ = result::stream::destroy(stream);
+                })
             });
             match opened {
-                Ok((stream, module)) => Ok(Self {
-                    name,
-                    multiprocessors,
-                    context,
-                    device,
-                    stream,
-                    module,
-                    state: Mutex::default(),
-                }),
+                Ok((stream, module, staging)) => {
+                    let (functions, graphs, candidates) = Default::default();
+                    let state = Mutex::new(State { staging, functions, graphs, candidates });
+                    Ok(Self { name, multiprocessors, context, device, stream, module, state })
+                }
                 Err(error) => {
                     let _ = result::primary_ctx::release(device);
                     Err(unusable(error))
@@ -238,7 +302,11 @@ impl Cuda {
         } else if let Some(known) = state.candidates.iter().position(|of| of == launches) {
             let candidate = state.candidates.remove(known);
             // SAFETY: the caller's: equal launches have equal addresses.
-            let instance = unsafe { self.capture(state, launches) }?;
+            let Ok(instance) = (unsafe { self.capture(state, launches) }) else {
+                // There may be no memory for a graph: nothing of it has begun. A device that has failed says so again.
+                // SAFETY: the caller's.
+                return unsafe { self.start(state, launches) };
+            };
             state.graphs.insert(0, (candidate, instance));
             if state.graphs.len() > GRAPHS
                 && let Some((_, oldest)) = state.graphs.pop()
@@ -286,8 +354,15 @@ impl Driver for Cuda {
 
     fn upload(&self, to: &mut Memory, offset: usize, bytes: &[u8]) -> Result<(), DriverError> {
         self.enter()?;
-        // SAFETY: the queue keeps within the memory that it allocated; bytes that are not page-locked are copied before the call returns.
-        unsafe { result::memcpy_htod_async(to.address + offset as u64, bytes, self.stream) }.map_err(failed)
+        let staging = &mut self.state().staging;
+        bytes.chunks(HALF).enumerate().try_for_each(|(i, piece)| {
+            // SAFETY: the queue keeps within the memory that it allocated; what is page-locked stays as it is until it has been copied.
+            unsafe {
+                let piece = staging.place(piece, self.stream).map_err(failed)?;
+                let address = to.address + (offset + i * HALF) as u64;
+                result::memcpy_htod_async(address, piece, self.stream).map_err(failed)
+            }
+        })
     }
 
     fn download(&self, from: &Memory, offset: usize, bytes: &mut [u8]) -> Result<(), DriverError> {
@@ -313,6 +388,74 @@ impl Driver for Cuda {
     }
 }
 
+impl Staging {
+    /// # Safety
+    ///
+    /// A context is current.
+    unsafe fn new() -> Result<Self, result::DriverError> {
+        let out_of_memory = result::DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY);
+        // SAFETY: both halves lie in the memory; all of it is given back if not everything is there.
+        unsafe {
+            let first = NonNull::new(result::malloc_host(2 * HALF, 0)?.cast()).ok_or(out_of_memory)?;
+            let mut staging = Self {
+                halves: [first, first.add(HALF)],
+                copied: [std::ptr::null_mut(); 2],
+                filling: 0,
+                filled: 0,
+            };
+            for i in 0..2 {
+                match result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING) {
+                    Ok(event) => staging.copied[i] = event,
+                    Err(error) => {
+                        staging.free();
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(staging)
+        }
+    }
+
+    /// Puts at most a half of bytes where they stay until the stream has come to a copy of them that is asked for next.
+    ///
+    /// # Safety
+    ///
+    /// The context is current, and all copies are on the stream.
+    unsafe fn place(&mut self, bytes: &[u8], stream: sys::CUstream) -> Result<&[u8], result::DriverError> {
+        debug_assert!(bytes.len() <= HALF);
+        if self.filled + bytes.len() > HALF {
+            // SAFETY: the events are this value's own. One that was never recorded is past.
+            unsafe {
+                result::event::record(self.copied[self.filling], stream)?;
+                self.filling ^= 1;
+                result::event::synchronize(self.copied[self.filling])?;
+            }
+            self.filled = 0;
+        }
+        // SAFETY: there is room for the bytes, and nothing that is yet to be copied lies there.
+        let placed = unsafe {
+            let to = self.halves[self.filling].add(self.filled);
+            to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+            std::slice::from_raw_parts(to.as_ptr(), bytes.len())
+        };
+        self.filled += bytes.len();
+        Ok(placed)
+    }
+
+    /// # Safety
+    ///
+    /// The context is current; nothing is used after it, and nothing is yet to be copied.
+    unsafe fn free(&mut self) {
+        // SAFETY: all of it is this value's own.
+        unsafe {
+            for event in self.copied.into_iter().filter(|event| !event.is_null()) {
+                let _ = result::event::destroy(event);
+            }
+            let _ = result::free_host(self.halves[0].as_ptr().cast());
+        }
+    }
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: the memory is this value's own, and by the driver's contract nothing uses it any more. A context that is gone took its
@@ -324,18 +467,37 @@ impl Drop for Memory {
 
 impl Drop for Cuda {
     fn drop(&mut self) {
-        if self.enter().is_err() {
-            return;
-        }
-        // SAFETY: all handles are this value's own and not used again.
+        // SAFETY: all handles are this value's own and not used again. A context that cannot be made current has taken with it what is in it.
         unsafe {
-            let _ = result::stream::synchronize(self.stream);
-            for (_, graph) in self.state().graphs.drain(..) {
-                let _ = result::graph::exec_destroy(graph);
+            if self.enter().is_ok() {
+                let _ = result::stream::synchronize(self.stream);
+                let state = &mut *self.state();
+                for (_, graph) in state.graphs.drain(..) {
+                    let _ = result::graph::exec_destroy(graph);
+                }
+                state.staging.free();
+                let _ = result::module::unload(self.module);
+                let _ = result::stream::destroy(self.stream);
             }
-            let _ = result::module::unload(self.module);
-            let _ = result::stream::destroy(self.stream);
             let _ = result::primary_ctx::release(self.device);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The library that stands in for the driver in tests has exactly the functions that are called: one too few panics there.
+    #[test]
+    fn every_function_that_is_called_is_looked_for() {
+        let stand_in = include_str!("../shim/cpp/nvidia.cpp");
+        let mut names: Vec<&str> = stand_in
+            .lines()
+            .filter_map(|line| line.strip_prefix("int ")?.split_once('('))
+            .map(|(n, _)| n)
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, FUNCTIONS);
     }
 }

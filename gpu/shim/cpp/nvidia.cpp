@@ -1,15 +1,21 @@
 // The functions of NVIDIA's driver that `metis-gpu` calls, on the shim: with it, a machine without a GPU executes the very code that
-// calls the driver. Everything happens at once, so a stream is nothing; a capture keeps launches with copies of their arguments.
+// calls the driver. A capture keeps launches with copies of their arguments.
+//
+// A stream is as late as it may be: copies and launches happen when somebody waits for them, from what host memory holds by then. Where the
+// device reads the host's memory by itself that is what NVIDIA's does; elsewhere it copies what is not page-locked at once.
 //
 // The environment can ask for faults: METIS_FAKE_LOST_AFTER=N loses the device after N launches, METIS_FAKE_WRONG=1 changes a bit of what
 // is copied back, METIS_FAKE_SKIP=kernel leaves a kernel out, METIS_FAKE_MEMORY=N is the memory in bytes, METIS_FAKE_FULL_AFTER=N leaves none after
-// more than N launches, METIS_FAKE_CAPABILITY=N is the major compute capability.
+// more than N launches, METIS_FAKE_NO_GRAPHS=1 leaves none for graphs, METIS_FAKE_CAPABILITY=N is the major compute capability,
+// METIS_FAKE_MULTIPROCESSORS=N is how many there are.
 
 #include "shim.h"
 
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -41,6 +47,21 @@ bool capturing = false;
 std::vector<Launch> captured;
 unsigned graph_launches = 0, launches = 0;
 
+// What the stream has yet to do, and the error that everything ends with since one.
+std::deque<std::function<Result()>> stream;
+Result failure = OK;
+
+Result later(std::function<Result()> work) {
+    if (failure == OK) stream.push_back(std::move(work));
+    return failure;
+}
+
+Result wait() {
+    for (; !stream.empty(); stream.pop_front())
+        if (failure == OK) failure = stream.front()();
+    return failure;
+}
+
 Result start(const Launch &launch) {
     if (launches_left == 0) return LOST;
     const char *skipped = getenv("METIS_FAKE_SKIP");
@@ -62,7 +83,10 @@ int cuDeviceGetCount(int *count) { return *count = 1, OK; }
 int cuDeviceGet(int *device, int ordinal) { return *device = ordinal, ordinal == 0 ? OK : INVALID_VALUE; }
 int cuDeviceGetName(char *name, int length, int) { return snprintf(name, length, "a shim"), OK; }
 int cuDeviceGetAttribute(int *value, int attribute, int) {
-    return *value = attribute == 75 ? (int)setting("METIS_FAKE_CAPABILITY", 9) : attribute == 16 ? 3 : 0, OK;
+    return *value = attribute == 75   ? (int)setting("METIS_FAKE_CAPABILITY", 9)
+                    : attribute == 16 ? (int)setting("METIS_FAKE_MULTIPROCESSORS", 3)
+                                      : 0,
+           OK;
 }
 int cuDevicePrimaryCtxRetain(void **context, int) { return *context = &used_memory, OK; }
 int cuDevicePrimaryCtxRelease_v2(int) {
@@ -72,7 +96,11 @@ int cuDevicePrimaryCtxRelease_v2(int) {
 int cuCtxSetCurrent(void *) { return OK; }
 int cuStreamCreate(void **stream, unsigned) { return *stream = &capturing, OK; }
 int cuStreamDestroy_v2(void *) { return OK; }
-int cuStreamSynchronize(void *) { return launches_left == 0 ? LOST : OK; }
+int cuStreamSynchronize(void *) { return wait(); }
+int cuEventCreate(void **event, unsigned) { return *event = &failure, OK; }
+int cuEventDestroy_v2(void *) { return OK; }
+int cuEventRecord(void *, void *) { return failure; }
+int cuEventSynchronize(void *) { return wait(); }
 int cuModuleLoadData(void **module, const void *image) {
     return *module = &captured, strstr((const char *)image, ".version 7.0") ? OK : INVALID_VALUE;
 }
@@ -92,7 +120,10 @@ int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     sizes_of_memory[*address] = bytes;
     return used_memory += bytes, OK;
 }
+int cuMemHostAlloc(void **memory, size_t bytes, unsigned) { return *memory = malloc(bytes), OK; }
+int cuMemFreeHost(void *memory) { return free(memory), OK; }
 int cuMemFree_v2(uint64_t address) {
+    wait();
     auto found = sizes_of_memory.find(address);
     if (found == sizes_of_memory.end()) return INVALID_VALUE;
     used_memory -= found->second;
@@ -100,11 +131,10 @@ int cuMemFree_v2(uint64_t address) {
     return free((void *)address), OK;
 }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *) {
-    if (launches_left == 0) return LOST;
-    return memcpy((void *)to, from, bytes), OK;
+    return later([=] { return memcpy((void *)to, from, bytes), OK; });
 }
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *) {
-    if (launches_left == 0) return LOST;
+    if (wait() != OK) return failure;
     memcpy(to, (const void *)from, bytes);
     if (setting("METIS_FAKE_WRONG", 0)) *(unsigned char *)to ^= 1;
     return OK;
@@ -112,12 +142,13 @@ int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *) {
 int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned, unsigned shared, void *,
                    void **arguments, void **) {
     Launch launch{(const shim::Found *)function, {x, y, z}, threads, shared, {}};
+    if (shim::refused(*launch.kernel, launch.grid, threads, shared)) return INVALID_VALUE;
     const size_t *sizes = launch.kernel->sizes;
     for (size_t i = 0; sizes[i] != 0; i++) {
         const unsigned char *bytes = (const unsigned char *)arguments[i];
         launch.arguments.emplace_back(bytes, bytes + sizes[i]);
     }
-    if (!capturing) return start(launch);
+    if (!capturing) return later([=] { return start(launch); });
     return captured.push_back(launch), OK;
 }
 int cuStreamBeginCapture_v2(void *, int) { return capturing = true, captured.clear(), OK; }
@@ -125,16 +156,16 @@ int cuStreamEndCapture(void *, void **graph) {
     capturing = false;
     return *graph = new Graph{captured}, OK;
 }
-int cuGraphInstantiateWithFlags(void **instance, void *graph, unsigned long long) { return *instance = new Graph(*(Graph *)graph), OK; }
+int cuGraphInstantiateWithFlags(void **instance, void *graph, unsigned long long) {
+    if (setting("METIS_FAKE_NO_GRAPHS", 0)) return OUT_OF_MEMORY;
+    return *instance = new Graph(*(Graph *)graph), OK;
+}
 int cuGraphDestroy(void *graph) { return delete (Graph *)graph, OK; }
 int cuGraphExecDestroy(void *graph) { return delete (Graph *)graph, OK; }
 int cuGraphLaunch(void *instance, void *) {
     graph_launches++;
-    for (const Launch &launch : ((Graph *)instance)->launches) {
-        Result result = start(launch);
-        if (result != OK) return result;
-    }
-    return OK;
+    for (const Launch &launch : ((Graph *)instance)->launches) later([=] { return start(launch); });
+    return failure;
 }
 int cuGetErrorString(int error, const char **text) {
     return *text = error == LOST ? "an illegal memory access was encountered" : error == OUT_OF_MEMORY ? "out of memory" : "invalid value", OK;

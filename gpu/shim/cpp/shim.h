@@ -12,7 +12,10 @@
     static const shim::Kernel kernel_##name(#name, (void (*)())name, shim::adapter(name),            \
                                       shim::sizes(name));                                            \
     static void name(__VA_ARGS__)
-#define THREADS(most, least_blocks)
+#define SHIM_JOINED(a, b) a##b
+#define SHIM_NAMED(a, b) SHIM_JOINED(a, b)
+// Comes before its kernel.
+#define THREADS(most, least_blocks) static const shim::MostThreads SHIM_NAMED(most_threads_, __COUNTER__)(most);
 #define SHARED(type, name) type &name = *(type *)shim::shared(sizeof(type), __LINE__)
 #define SHARED_BYTES(name) unsigned char *name = shim::launch_memory()
 #define UNROLL
@@ -30,6 +33,8 @@ const Thread &place();
 void block_barrier();
 // Gives each lane of a warp `count` words, at most 8, of every lane, 8 words apart, until the warp's next exchange.
 const uint32_t *exchange(const uint32_t *words, unsigned count);
+// The same for the threads of a warp, with the order of what they read and write, which exchanges do not give.
+void warp_barrier();
 // Memory of the block for one line of the source; its first contents are noise.
 void *shared(size_t bytes, int line);
 // The block's memory whose size the launch says; noise at first.
@@ -38,6 +43,29 @@ unsigned char *launch_memory();
 void start_copy(void *to, const void *from, int bytes);
 void end_copies();
 void wait_copies(unsigned pending);
+
+#ifdef SHIM_WATCHED
+// `races.cpp`: the order of what threads read and write.
+void fence();
+struct Atomic {
+    Atomic(const void *at, size_t bytes);
+    ~Atomic();
+};
+// While there is one, nothing is watched.
+struct Unwatched {
+    bool before;
+    Unwatched();
+    ~Unwatched();
+};
+#else
+inline void fence() {}
+struct Atomic {
+    Atomic(const void *, size_t) {}
+};
+struct Unwatched {
+    Unwatched() {}
+};
+#endif
 
 // Calls a kernel with its arguments, each by its address, as CUDA's driver takes them.
 typedef void (*Adapter)(void (*kernel)(), const void *const *arguments);
@@ -59,22 +87,33 @@ template <class... A> Adapter adapter(void (*)(A...)) {
     };
 }
 
+// Bounds the threads of the kernel that comes next.
+struct MostThreads {
+    explicit MostThreads(unsigned most);
+};
+
 // The bytes of each argument; a zero ends them.
 template <class... A> const size_t *sizes(void (*)(A...)) {
     static const size_t all[] = {sizeof(A)..., 0};
     return all;
 }
 
-// 0: done; 2: threads wait for others that never come.
 struct Found {
     void (*kernel)();
     Adapter adapter;
     const size_t *sizes;
+    unsigned most_threads;
 };
 const Found *find(const char *name);
+// Why a device would not begin a launch, or nothing.
+const char *refused(const Found &kernel, const unsigned *grid, unsigned threads, size_t shared_bytes);
+// 0: done; 2: a fault that `metis_shim_fault` tells.
 int run(const Found &kernel, const unsigned *grid, unsigned threads, size_t shared_bytes, const void *const *arguments, uint64_t seed);
 
 } // namespace shim
+
+// Each unit's own: kernels that are watched and those that are not are one program.
+namespace {
 
 inline unsigned thread_index() { return shim::place().thread; }
 inline unsigned threads() { return shim::place().threads; }
@@ -85,6 +124,7 @@ inline unsigned block_z() { return shim::place().block[2]; }
 inline unsigned grid_x() { return shim::place().grid_x; }
 
 inline void block_barrier() { shim::block_barrier(); }
+inline void warp_barrier() { shim::warp_barrier(); }
 inline unsigned shuffle_xor(unsigned value, unsigned lanes) { return shim::exchange(&value, 1)[8 * (thread_index() % 32 ^ lanes)]; }
 inline unsigned warp_sum(unsigned value) {
     const uint32_t *lanes = shim::exchange(&value, 1);
@@ -107,7 +147,10 @@ inline unsigned ballot(bool condition) {
 }
 
 // Reads a byte, which must be there.
-inline void prefetch(const void *line) { (void)*(const volatile char *)line; }
+inline void prefetch(const void *line) {
+    shim::Unwatched unwatched;
+    (void)*(const volatile char *)line;
+}
 inline unsigned permute(unsigned a, unsigned b, unsigned which) {
     unsigned long long bytes = (unsigned long long)b << 32 | a;
     unsigned word = 0;
@@ -119,12 +162,21 @@ inline unsigned long long multiply_high(unsigned long long a, unsigned long long
     return (unsigned long long)((unsigned __int128)a * b >> 64);
 }
 
-inline void memory_fence() {}
-inline unsigned atomic_add(unsigned *at, unsigned value) { return (*at += value) - value; }
-inline void atomic_add(int *at, int value) { *at += value; }
-inline void atomic_add(unsigned long long *at, unsigned long long value) { *at += value; }
-inline void atomic_max(int *at, int value) { *at = *at > value ? *at : value; }
-inline void atomic_max(unsigned long long *at, unsigned long long value) { *at = *at > value ? *at : value; }
+inline void memory_fence() { shim::fence(); }
+// Not by itself an order of what else is read and written.
+template <class T, class F> T atomically(T *at, F change) {
+    shim::Atomic atomic(at, sizeof(T));
+    T before = *at;
+    *at = change(before);
+    return before;
+}
+inline unsigned atomic_add(unsigned *at, unsigned value) { return atomically(at, [=](unsigned x) { return x + value; }); }
+inline void atomic_add(int *at, int value) { atomically(at, [=](int x) { return x + value; }); }
+inline void atomic_add(unsigned long long *at, unsigned long long value) { atomically(at, [=](unsigned long long x) { return x + value; }); }
+inline void atomic_max(int *at, int value) { atomically(at, [=](int x) { return x > value ? x : value; }); }
+inline void atomic_max(unsigned long long *at, unsigned long long value) {
+    atomically(at, [=](unsigned long long x) { return x > value ? x : value; });
+}
 
 inline int byte_of(unsigned word, unsigned i) { return (signed char)(word >> 8 * i); }
 
@@ -162,3 +214,5 @@ inline void load_matrices(unsigned (&tiles)[4], const void *row) {
 inline void start_copy(void *to, const void *from, int bytes) { shim::start_copy(to, from, bytes); }
 inline void end_copies() { shim::end_copies(); }
 template <int pending> void wait_copies() { shim::wait_copies(pending); }
+
+} // namespace

@@ -20,3 +20,6 @@ pub const UNAVAILABLE: Option<&str> =
 /// A folder with a library that has the names of NVIDIA's driver and computes with the shim, for programs that are started with it in
 /// `LD_LIBRARY_PATH`.
 pub const FAKE_DRIVER: Option<&str> = option_env!("METIS_FAKE_DRIVER");
+
+/// The same with a library that has the driver's name and not all of its functions.
+pub const OLD_DRIVER: Option<&str> = option_env!("METIS_OLD_DRIVER");

@@ -1,12 +1,18 @@
 //! A device that is this machine's memory and the compiled kernels.
 
 use std::alloc::{Layout, alloc, dealloc};
-use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metis_gpu::{Driver, DriverError, Launch};
+
+/// Runs a launch of a kernel's name: grid, threads, bytes of a block's memory, arguments by their addresses, and the seed of the schedule.
+type Run =
+    unsafe extern "C" fn(*const c_char, *const c_uint, c_uint, usize, *const *const c_void, u64) -> c_int;
+/// What was wrong with the thread's last launch.
+type Fault = unsafe extern "C" fn() -> *const c_char;
 
 unsafe extern "C" {
     fn metis_shim_run(
@@ -17,6 +23,16 @@ unsafe extern "C" {
         arguments: *const *const c_void,
         seed: u64,
     ) -> c_int;
+    fn metis_shim_fault() -> *const c_char;
+    fn metis_shim_watched_run(
+        name: *const c_char,
+        grid: *const c_uint,
+        threads: c_uint,
+        shared_bytes: usize,
+        arguments: *const *const c_void,
+        seed: u64,
+    ) -> c_int;
+    fn metis_shim_watched_fault() -> *const c_char;
 }
 
 /// Bytes before and after all memory that no kernel may change.
@@ -34,6 +50,9 @@ pub struct Shim {
     lifetime: Option<AtomicU64>,
     /// Where the kernels of all launches are written down.
     record: Option<Record>,
+    multiprocessors: u32,
+    /// Whether accesses without an order are faults.
+    watched: bool,
 }
 
 /// Kernels in the order of their launches.
@@ -42,7 +61,20 @@ pub type Record = Arc<Mutex<Vec<&'static str>>>;
 impl Shim {
     /// A device whose threads are scheduled by a seed.
     pub const fn new(seed: u64) -> Self {
-        Self { seed: AtomicU64::new(seed), lifetime: None, record: None }
+        // Few, so that blocks do several outputs one after another.
+        Self { seed: AtomicU64::new(seed), lifetime: None, record: None, multiprocessors: 2, watched: false }
+    }
+
+    /// One that fails where threads use the same memory without an order between them, whatever came of it. It takes its time.
+    #[must_use]
+    pub fn watched(self) -> Self {
+        Self { watched: true, ..self }
+    }
+
+    /// One with so many multiprocessors, for which other grids are made.
+    #[must_use]
+    pub fn multiprocessors(self, multiprocessors: u32) -> Self {
+        Self { multiprocessors, ..self }
     }
 
     /// One that is lost after so many launches.
@@ -124,9 +156,8 @@ impl Driver for Shim {
         "shim".into()
     }
 
-    // Few, so that blocks do several outputs one after another.
     fn multiprocessors(&self) -> u32 {
-        2
+        self.multiprocessors
     }
 
     fn allocate(&self, bytes: usize) -> Result<Memory, DriverError> {
@@ -169,8 +200,13 @@ impl Driver for Shim {
             let arguments: Vec<*const c_void> =
                 launch.arguments.starts().map(|start| ptr::from_ref(&words[start]).cast()).collect();
             // SAFETY: the caller answers for the arguments; the name, the grid and the words live as long as the call.
+            let (run, fault): (Run, Fault) = if self.watched {
+                (metis_shim_watched_run, metis_shim_watched_fault)
+            } else {
+                (metis_shim_run, metis_shim_fault)
+            };
             let status = unsafe {
-                metis_shim_run(
+                run(
                     name.as_ptr(),
                     launch.grid.as_ptr(),
                     launch.threads,
@@ -184,7 +220,9 @@ impl Driver for Shim {
                 1 => return Err(DriverError::Failed(format!("there is no kernel {}", launch.kernel))),
                 _ => {
                     let kernel = launch.kernel;
-                    let reason = format!("{kernel}: threads wait for others that never come; seed {seed}");
+                    // SAFETY: a text that stays until the thread's next launch.
+                    let fault = unsafe { CStr::from_ptr(fault()) }.to_string_lossy();
+                    let reason = format!("{kernel}: {fault}; seed {seed}");
                     return Err(DriverError::Failed(reason));
                 }
             }

@@ -12,3 +12,12 @@ fn every_golden_answer_under_several_schedules() {
         selftest(&Gpu::new(Shim::new(seed), usize::MAX).unwrap()).unwrap();
     }
 }
+
+/// Blocks share tiles, and heads blocks, where there are more multiprocessors than work.
+#[test]
+fn every_golden_answer_whatever_the_number_of_multiprocessors() {
+    for multiprocessors in [1, 132] {
+        let shim = Shim::new(4).multiprocessors(multiprocessors);
+        selftest(&Gpu::new(shim, usize::MAX).unwrap()).unwrap();
+    }
+}

@@ -105,7 +105,7 @@ impl Model {
         let cpu =
             machine.gpu().map(|_| machine.processor().load(&bundle, EngineOptions::UNCACHED)).transpose()?;
         let start_of_load = start.elapsed();
-        let model = machine.load(bundle, EngineOptions::UNCACHED)?;
+        let model = machine.load_here(bundle, EngineOptions::UNCACHED)?;
         let load_seconds = (start.elapsed() - start_of_load).as_secs_f64();
         let needed = PREFILL[0].max(DECODE).max(VERIFY) + 1;
         if manifest.context < needed {
