@@ -199,12 +199,12 @@ impl Driver for Shim {
             let words = launch.arguments.words();
             let arguments: Vec<*const c_void> =
                 launch.arguments.starts().map(|start| ptr::from_ref(&words[start]).cast()).collect();
-            // SAFETY: the caller answers for the arguments; the name, the grid and the words live as long as the call.
             let (run, fault): (Run, Fault) = if self.watched {
                 (metis_shim_watched_run, metis_shim_watched_fault)
             } else {
                 (metis_shim_run, metis_shim_fault)
             };
+            // SAFETY: the caller answers for the arguments; the name, the grid and the words live as long as the call.
             let status = unsafe {
                 run(
                     name.as_ptr(),
