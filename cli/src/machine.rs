@@ -13,7 +13,7 @@ use metis_models::engine::{
 };
 
 /// Memory of a GPU that the self-test needs.
-const LEAST_MEMORY: usize = 4 << 20;
+const LEAST_MEMORY: usize = 8 << 20;
 
 /// The CPU, and a GPU if there is one that may compute.
 #[derive(Clone, Debug)]

@@ -495,6 +495,7 @@ mod tests {
         let mut names: Vec<&str> = stand_in
             .lines()
             .filter_map(|line| line.strip_prefix("int ")?.split_once('('))
+            .filter(|(name, _)| name.starts_with("cu"))
             .map(|(n, _)| n)
             .collect();
         names.sort_unstable();

@@ -6,7 +6,8 @@
 //
 // The environment can ask for faults: METIS_FAKE_LOST_AFTER=N loses the device after N launches, METIS_FAKE_WRONG=1 changes a bit of what
 // is copied back, METIS_FAKE_SKIP=kernel leaves a kernel out, METIS_FAKE_MEMORY=N is the memory in bytes, METIS_FAKE_FULL_AFTER=N leaves none after
-// more than N launches, METIS_FAKE_NO_GRAPHS=1 leaves none for graphs, METIS_FAKE_CAPABILITY=N is the major compute capability,
+// more than N launches, METIS_FAKE_NO_GRAPHS=1 leaves none for graphs, METIS_FAKE_NO_PAGE_LOCKED=1 none that is page-locked,
+// METIS_FAKE_CAPABILITY=N is the major compute capability,
 // METIS_FAKE_MULTIPROCESSORS=N is how many there are.
 
 #include "shim.h"
@@ -17,12 +18,13 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 namespace {
 
-enum Result { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LOST = 700 };
+enum Result { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, NOT_FOUND = 500, LOST = 700 };
 
 long setting(const char *name, long otherwise) {
     const char *text = getenv(name);
@@ -43,6 +45,24 @@ std::map<uint64_t, size_t> sizes_of_memory;
 size_t used_memory = 0;
 long launches_left = setting("METIS_FAKE_LOST_AFTER", -1);
 uint64_t next_seed = 1;
+// Each thread says for itself that it means the context.
+thread_local bool current = false;
+// What has been made and not given back.
+std::multiset<const void *> made;
+
+int make(void **place, const void *thing) {
+    if (!current) return INVALID_CONTEXT;
+    made.insert(thing);
+    return *place = (void *)thing, OK;
+}
+// Giving back what is not there would be a driver's end.
+int give_back(const void *thing) {
+    if (!current) return INVALID_CONTEXT;
+    auto found = made.find(thing);
+    if (found == made.end()) abort();
+    return made.erase(found), OK;
+}
+
 bool capturing = false;
 std::vector<Launch> captured;
 unsigned graph_launches = 0, launches = 0;
@@ -52,11 +72,13 @@ std::deque<std::function<Result()>> stream;
 Result failure = OK;
 
 Result later(std::function<Result()> work) {
+    if (!current) return INVALID_CONTEXT;
     if (failure == OK) stream.push_back(std::move(work));
     return failure;
 }
 
 Result wait() {
+    if (!current) return INVALID_CONTEXT;
     for (; !stream.empty(); stream.pop_front())
         if (failure == OK) failure = stream.front()();
     return failure;
@@ -90,21 +112,21 @@ int cuDeviceGetAttribute(int *value, int attribute, int) {
 }
 int cuDevicePrimaryCtxRetain(void **context, int) { return *context = &used_memory, OK; }
 int cuDevicePrimaryCtxRelease_v2(int) {
-    if (getenv("METIS_FAKE_REPORT")) fprintf(stderr, "graphs launched: %u\nlaunches: %u\n", graph_launches, launches);
+    if (getenv("METIS_FAKE_REPORT")) fprintf(stderr, "graphs launched: %u\nlaunches: %u\nnot given back: %zu\n", graph_launches, launches, made.size());
     return OK;
 }
-int cuCtxSetCurrent(void *) { return OK; }
-int cuStreamCreate(void **stream, unsigned) { return *stream = &capturing, OK; }
-int cuStreamDestroy_v2(void *) { return OK; }
+int cuCtxSetCurrent(void *context) { return current = context != nullptr, OK; }
+int cuStreamCreate(void **stream, unsigned) { return make(stream, &capturing); }
+int cuStreamDestroy_v2(void *stream) { return give_back(stream); }
 int cuStreamSynchronize(void *) { return wait(); }
-int cuEventCreate(void **event, unsigned) { return *event = &failure, OK; }
-int cuEventDestroy_v2(void *) { return OK; }
-int cuEventRecord(void *, void *) { return failure; }
+int cuEventCreate(void **event, unsigned) { return make(event, &failure); }
+int cuEventDestroy_v2(void *event) { return give_back(event); }
+int cuEventRecord(void *, void *) { return current ? failure : INVALID_CONTEXT; }
 int cuEventSynchronize(void *) { return wait(); }
 int cuModuleLoadData(void **module, const void *image) {
-    return *module = &captured, strstr((const char *)image, ".version 7.0") ? OK : INVALID_VALUE;
+    return strstr((const char *)image, ".version 7.0") ? make(module, &captured) : INVALID_VALUE;
 }
-int cuModuleUnload(void *) { return OK; }
+int cuModuleUnload(void *module) { return give_back(module); }
 int cuModuleGetFunction(void **function, void *, const char *name) {
     return *function = (void *)shim::find(name), *function ? OK : NOT_FOUND;
 }
@@ -113,19 +135,23 @@ int cuMemGetInfo_v2(size_t *free, size_t *total) {
     return *free = *total - used_memory, OK;
 }
 int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+    if (!current) return INVALID_CONTEXT;
     if (used_memory + bytes > (size_t)setting("METIS_FAKE_MEMORY", 4l << 30)) return OUT_OF_MEMORY;
     if ((long)launches > setting("METIS_FAKE_FULL_AFTER", LONG_MAX)) return OUT_OF_MEMORY;
     *address = (uint64_t)aligned_alloc(256, (bytes + 255) / 256 * 256);
     memset((void *)*address, 0xcd, bytes);
     sizes_of_memory[*address] = bytes;
-    return used_memory += bytes, OK;
+    used_memory += bytes;
+    return make((void **)address, (void *)*address);
 }
-int cuMemHostAlloc(void **memory, size_t bytes, unsigned) { return *memory = malloc(bytes), OK; }
-int cuMemFreeHost(void *memory) { return free(memory), OK; }
+int cuMemHostAlloc(void **memory, size_t bytes, unsigned) {
+    return setting("METIS_FAKE_NO_PAGE_LOCKED", 0) ? OUT_OF_MEMORY : make(memory, malloc(bytes));
+}
+int cuMemFreeHost(void *memory) { return free(memory), give_back(memory); }
 int cuMemFree_v2(uint64_t address) {
+    if (int error = give_back((void *)address)) return error;
     wait();
     auto found = sizes_of_memory.find(address);
-    if (found == sizes_of_memory.end()) return INVALID_VALUE;
     used_memory -= found->second;
     sizes_of_memory.erase(found);
     return free((void *)address), OK;
@@ -151,17 +177,20 @@ int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned 
     if (!capturing) return later([=] { return start(launch); });
     return captured.push_back(launch), OK;
 }
-int cuStreamBeginCapture_v2(void *, int) { return capturing = true, captured.clear(), OK; }
+int cuStreamBeginCapture_v2(void *, int) {
+    if (!current) return INVALID_CONTEXT;
+    return capturing = true, captured.clear(), OK;
+}
 int cuStreamEndCapture(void *, void **graph) {
     capturing = false;
-    return *graph = new Graph{captured}, OK;
+    return make(graph, new Graph{captured});
 }
 int cuGraphInstantiateWithFlags(void **instance, void *graph, unsigned long long) {
     if (setting("METIS_FAKE_NO_GRAPHS", 0)) return OUT_OF_MEMORY;
-    return *instance = new Graph(*(Graph *)graph), OK;
+    return make(instance, new Graph(*(Graph *)graph));
 }
-int cuGraphDestroy(void *graph) { return delete (Graph *)graph, OK; }
-int cuGraphExecDestroy(void *graph) { return delete (Graph *)graph, OK; }
+int cuGraphDestroy(void *graph) { return give_back(graph) == OK ? (delete (Graph *)graph, OK) : INVALID_CONTEXT; }
+int cuGraphExecDestroy(void *graph) { return cuGraphDestroy(graph); }
 int cuGraphLaunch(void *instance, void *) {
     graph_launches++;
     for (const Launch &launch : ((Graph *)instance)->launches) later([=] { return start(launch); });

@@ -12,12 +12,14 @@
 namespace shim {
 namespace {
 
+uint32_t watch_block_number();
+
 struct Access {
     // Zero: none.
-    uint32_t time = 0, block = 0;
-    uint16_t thread = 0;
-    bool atomic = false;
+    uint32_t time = 0, block : 21 = 0, thread : 10 = 0, atomic : 1 = 0;
 
+    Access() = default;
+    Access(uint32_t time, bool atomic) : time(time), block(watch_block_number()), thread(machine.place.thread), atomic(atomic) {}
     bool operator==(const Access &) const = default;
     bool is(const Access &other) const { return time != 0 && block == other.block && thread == other.thread; }
 };
@@ -67,6 +69,8 @@ struct Watch {
 };
 
 thread_local Watch watch;
+
+uint32_t watch_block_number() { return watch.block; }
 
 bool any(const Times &times, uint32_t after, uint32_t before) {
     auto first = std::upper_bound(times.begin(), times.end(), after);
@@ -148,7 +152,7 @@ void used(const void *address, size_t bytes, bool writes, bool atomic = false) {
     uint64_t first = (uint64_t)address;
     Bytes *memory = memory_of(first);
     if (!memory) return;
-    Access now{watch.time, watch.block, (uint16_t)machine.place.thread, atomic};
+    Access now(watch.time, atomic);
     // Later than everything that has that time.
     Access later = now;
     later.time++;
@@ -181,7 +185,7 @@ Atomic::Atomic(const void *at, size_t bytes) {
     if (!watch.on) return;
     tick();
     used(at, bytes, true, true);
-    watch.atomics.push_back({(uint64_t)at, Access{watch.time, watch.block, (uint16_t)machine.place.thread, true}});
+    watch.atomics.push_back({(uint64_t)at, Access(watch.time, true)});
     watch.on = false;
 }
 Atomic::~Atomic() {
