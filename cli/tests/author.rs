@@ -234,6 +234,9 @@ fn author_mistakes_are_named_and_keys_are_not() {
     assert!(devnet.fails(0, &["withdraw", &id]).contains("is not deprecated"));
     assert!(devnet.fails(0, &["activate", &id, "--days", "1", "--extend"]).contains("is not active"));
     assert!(devnet.fails(0, &["earnings", &id]).contains("is not registered on chain 59001"));
+    let own = metis_default_model::bundle().unwrap().id().to_string();
+    let said = devnet.fails(0, &["status", &own]);
+    assert!(said.contains("configuration"), "{said}");
 }
 
 #[test]

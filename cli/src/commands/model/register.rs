@@ -139,6 +139,10 @@ impl Register {
             Ok((ModelStatus::from_number(known.status), known))
         };
         let (status, known) = status_of(id)?;
+        ensure!(
+            status != Some(ModelStatus::Configured),
+            "model {id} is one of chain {chain}'s own: its configuration has it, and nobody registers it"
+        );
         // An id that was given up, bond and all, is free again.
         let is_free = match status {
             Some(ModelStatus::None) => true,
