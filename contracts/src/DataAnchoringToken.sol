@@ -7,7 +7,7 @@ import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {GATEWAY, REGISTRY} from "./MetisAddresses.sol";
 import {IDataAnchoringToken} from "./interfaces/IDataAnchoringToken.sol";
-import {IModelShares} from "./interfaces/IModelShares.sol";
+import {CLASS_SHIFT, IModelShares} from "./interfaces/IModelShares.sol";
 
 /// @title Shares and quotas of models
 /// @notice Draft ERC-8028 without its holes: a token earns what is settled between its minting and its expiry, exactly.
@@ -80,8 +80,6 @@ contract DataAnchoringToken is IModelShares, IERC165, ReentrancyGuardTransient {
     uint256 public constant UNLIMITED = type(uint256).max;
 
     uint256 private constant SCALE = 1e18;
-    /// @dev A token's id is its class's, shifted, and its number in the class; number 0 is the meter.
-    uint256 private constant CLASS_SHIFT = 64;
 
     /// @notice Classes that were made. Their ids are 1 to this.
     uint256 public classCount;

@@ -8,7 +8,7 @@ import {INFERENCE, REGISTRY, SHARES} from "./MetisAddresses.sol";
 import {Authorization, IInferenceGateway} from "./interfaces/IInferenceGateway.sol";
 import {IMetisInference} from "./interfaces/IMetisInference.sol";
 import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
-import {IModelShares} from "./interfaces/IModelShares.sol";
+import {CLASS_SHIFT, IModelShares} from "./interfaces/IModelShares.sol";
 
 /// @title The way to models that have a price
 /// @notice Takes a quota or money, asks the model, records the use and brings the model's shares what it earned, in one transaction.
@@ -56,7 +56,9 @@ contract InferenceGateway is IInferenceGateway, EIP712, ReentrancyGuardTransient
         if (block.timestamp > authorization.deadline) revert DeadlinePassed(authorization.deadline);
         bytes32 callHash = keccak256(data);
         if (callHash != authorization.callHash) revert WrongCall(authorization.callHash, callHash);
-        if (!SignatureChecker.isValidSignatureNow(signer, hashOf(authorization), signature)) revert BadSignature(signer);
+        if (!SignatureChecker.isValidSignatureNowCalldata(signer, hashOf(authorization), signature)) {
+            revert BadSignature(signer);
+        }
         _useNonce(signer, authorization.nonce);
 
         bytes32 model = _modelOf(data);
@@ -169,7 +171,8 @@ contract InferenceGateway is IInferenceGateway, EIP712, ReentrancyGuardTransient
         if (price > max) revert PriceExceeded(price, max);
         emit Called(model, payer, 0, gasUsed, price);
         if (price == 0) return 0;
-        IModelShares(SHARES).recordUsage(IModelShares(SHARES).meterOf(classId), METRIC, gasUsed);
+        // The class's meter, as `meterOf` has it.
+        IModelShares(SHARES).recordUsage(classId << CLASS_SHIFT, METRIC, gasUsed);
         IModelShares(SHARES).settleRevenueETH{value: price}(classId);
     }
 

@@ -3,6 +3,9 @@ pragma solidity ^0.8.24;
 
 import {IDataAnchoringToken} from "./IDataAnchoringToken.sol";
 
+/// @dev A token's id is its class's, shifted, and its number in the class; number 0 is the meter.
+uint256 constant CLASS_SHIFT = 64;
+
 /// @title Shares of models
 /// @notice What `DataAnchoringToken` has besides draft ERC-8028.
 interface IModelShares is IDataAnchoringToken {
