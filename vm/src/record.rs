@@ -3,7 +3,7 @@
 //! A [`Record`] has everything that execution depends on, and what came out: anybody with the same precompiles can
 //! [`verify`](Record::verify) it and is told the first difference. The JSON form is specified in `docs/evm.md`.
 //!
-//! A [`Recorder`] writes one around a [`Vm`](crate::Vm).
+//! A [`Recorder`] writes one around a [`Vm`].
 
 mod recorder;
 mod verify;
