@@ -74,7 +74,7 @@ fn author_earns_from_a_model_and_ends_it() {
     let id = bundle(&mine);
     let [mine, records_path] = [&mine, &records].map(|path| path.to_str().unwrap());
     let chain = folder.path().join("chain.toml");
-    let text = "chain_id = 7\ntx_gas_cap = 500_000_000\n[registry]\nmaturity_seconds = 20\nnotice_seconds = 30\n[market]\n";
+    let text = "chain_id = 7\ntx_gas_cap = 500_000_000\n[registry]\nmaturity_seconds = 20\nnotice_seconds = 30\n[market]\nmin_base_fee = 3_000_000_000\n";
     std::fs::write(&chain, text).unwrap();
     let devnet = Devnet::start(&["--chain", chain.to_str().unwrap(), "--records", records_path]);
 
@@ -139,6 +139,12 @@ fn author_earns_from_a_model_and_ends_it() {
     // A validator re-executes the paid call; one without the bundle stops and says what to do.
     let block = devnet.rpc("eth_getTransactionReceipt", serde_json::json!([asked["transaction"]]));
     let number = wei(&block["result"]["blockNumber"]);
+    let spent = {
+        let left = devnet.rpc("eth_getBalance", serde_json::json!([ACCOUNTS[1], "latest"]));
+        10_000_000_000_000_000_000_000 - price - wei(&left["result"])
+    };
+    let (used, each) = (wei(&block["result"]["gasUsed"]), wei(&block["result"]["effectiveGasPrice"]));
+    assert!((used * (each - 1)..=used * each).contains(&spent), "{spent} for {used} gas, {each} each");
     let record = records.join(format!("block-{number}.json"));
     let verify = |chain: &Path| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_metisvm"));
@@ -158,7 +164,9 @@ fn author_earns_from_a_model_and_ends_it() {
     let said = String::from_utf8_lossy(&stopped.stderr).into_owned();
     assert!(said.contains(&id) && said.contains("metisvm model fetch"), "{said}");
 
-    devnet.ok(0, &["price", &id, "--per-call", "0"]);
+    let changed = devnet.ok(0, &["price", &id, "--per-call", "1gwei"]);
+    assert_eq!((wei(&changed["per_call_wei"]), &changed["per_gas_wei"]), (1_000_000_000, &3.into()));
+    devnet.ok(0, &["price", &id, "--per-call", "0", "--per-gas", "0"]);
     devnet.ok(0, &["deprecate", &id]);
     assert!(devnet.fails(0, &["withdraw", &id]).contains("RentPaid"));
     devnet.rpc("evm_increaseTime", serde_json::json!([31]));
@@ -288,6 +296,14 @@ fn author_tools_get_what_they_expect_of_a_chain() {
         (&receipt["result"]["status"], &receipt["result"]["gasUsed"]),
         (&"0x1".into(), &"0x5208".into())
     );
+    // No receiver: a contract is made, here one without code.
+    let made = serde_json::json!([{ "from": ACCOUNTS[0], "data": "0x00" }]);
+    let hash = devnet.rpc("eth_sendTransaction", made)["result"].clone();
+    let receipt = devnet.rpc("eth_getTransactionReceipt", serde_json::json!([hash]));
+    assert_eq!(
+        (&receipt["result"]["status"], receipt["result"]["contractAddress"].is_string()),
+        (&"0x1".into(), true)
+    );
     // An estimate fits what a transaction can have, and what its sender can pay.
     let plain = serde_json::json!([{ "from": ACCOUNTS[0], "to": ACCOUNTS[1], "gasPrice": "0x3b9aca00" }]);
     assert_eq!(devnet.rpc("eth_estimateGas", plain)["result"], "0x5208");
@@ -338,6 +354,14 @@ fn author_sends_only_what_was_agreed() {
     let registered = devnet.ok(0, &[&register[..], &["--max-cost", "10coins"]].concat());
     assert_eq!(registered["model"], id);
     assert_eq!(nonce(), "0x2", "it was announced once");
+    // So may one be that is refused after it has been passed on.
+    let late = Proxy::before(&devnet, |method, _| match method {
+        "eth_sendRawTransaction" => Reply::ForwardAndRefuse("request timed out".into()),
+        _ => Reply::Forward,
+    });
+    let said = failure(&model(&late.url, 0, &["price", &id, "--per-gas", "2", "--yes"]), 0);
+    assert!(said.contains("may have been sent (the node says: request timed out)"), "{said}");
+    assert_eq!(nonce(), "0x3");
 }
 
 #[test]

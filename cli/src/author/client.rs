@@ -1,5 +1,5 @@
-//! A chain with a model registry, asked and changed through JSON-RPC. The node is not trusted with more than what it is asked: it does not
-//! choose which chain a transaction is for, and what it says things cost is bounded by who sends (`sending`).
+//! A chain with a model registry, asked and changed through JSON-RPC. The node is not trusted with more than what it is asked: which chain a
+//! transaction is for is fixed before it is signed, and who sends bounds what it may cost and says which chain is meant (`sending`).
 
 use std::time::{Duration, Instant};
 
@@ -184,7 +184,15 @@ impl Client {
             Err(error @ ChainError::NoAnswer(_)) => bail!(
                 "{name}: transaction {hash} may have been sent ({error}); look for it before you send it again"
             ),
-            Err(error) => return Err(error).with_context(|| format!("{name}: it was not sent")),
+            // A node may refuse what it has passed on, or what it knows already.
+            Err(error) => {
+                let known = self.wait(async { self.provider.get_transaction_by_hash(hash).await });
+                ensure!(
+                    matches!(known, Ok(None)),
+                    "{name}: transaction {hash} may have been sent ({error}); look for it before you send it again"
+                );
+                return Err(error).with_context(|| format!("{name}: transaction {hash} was not sent"));
+            }
         }
         progress.set_message(format!("{name}: waiting for {hash}"));
         let receipt = self.receipt(name, hash)?;

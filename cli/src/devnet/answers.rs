@@ -3,6 +3,7 @@
 use alloy_consensus::{ReceiptEnvelope, Transaction as _, TxEnvelope};
 use alloy_primitives::B256;
 use alloy_rpc_types_eth as rpc;
+use metis_vm::Outcome;
 
 use super::chain::{Block, receipt};
 
@@ -20,13 +21,13 @@ pub fn block(block: &Block, whole: bool) -> rpc::Block {
 
 /// A block's transaction.
 pub fn transaction(block: &Block) -> Option<rpc::Transaction> {
-    let (tx, _) = block.transaction.as_ref()?;
+    let (tx, outcome) = block.transaction.as_ref()?;
     Some(rpc::Transaction {
         inner: tx.clone(),
         block_hash: Some(block.header.hash()),
         block_number: Some(block.header.number),
         transaction_index: Some(0),
-        effective_gas_price: Some(tx.effective_gas_price(block.header.base_fee_per_gas)),
+        effective_gas_price: Some(gas_price(block, tx, outcome)),
         block_timestamp: Some(block.header.timestamp),
     })
 }
@@ -47,13 +48,25 @@ pub fn transaction_receipt(block: &Block) -> Option<rpc::TransactionReceipt<Rece
         block_hash: Some(block.header.hash()),
         block_number: Some(block.header.number),
         gas_used: outcome.gas_used,
-        effective_gas_price: tx.effective_gas_price(block.header.base_fee_per_gas),
+        effective_gas_price: gas_price(block, tx, outcome),
         blob_gas_used: None,
         blob_gas_price: None,
         from: tx.signer(),
         to: tx.to(),
         contract_address: outcome.created_address,
     })
+}
+
+/// What a transaction paid for each unit of gas, rounded up: inference may have had a price of its own (`docs/market.md`, section 3).
+fn gas_price(block: &Block, tx: &TxEnvelope, outcome: &Outcome) -> u128 {
+    let base_fee = block.header.base_fee_per_gas;
+    let price = tx.effective_gas_price(base_fee);
+    let metered_price = tx.effective_gas_price(block.inference_base_fee.or(base_fee));
+    let metered = outcome.metered_gas_used.min(outcome.gas_used);
+    let paid = price
+        .saturating_mul((outcome.gas_used - metered).into())
+        .saturating_add(metered_price.saturating_mul(metered.into()));
+    if outcome.gas_used == 0 { price } else { paid.div_ceil(outcome.gas_used.into()) }
 }
 
 /// The logs of a block.

@@ -12,7 +12,7 @@ use alloy_consensus::{
 };
 use alloy_eips::eip2718::{Decodable2718, Encodable2718};
 use alloy_network::TxSignerSync;
-use alloy_primitives::{Address, B256, Bloom, Bytes, LogData, U256, logs_bloom};
+use alloy_primitives::{Address, B256, Bloom, Bytes, LogData, TxKind, U256, logs_bloom};
 use alloy_rpc_types_eth::TransactionRequest;
 use alloy_signer_local::PrivateKeySigner;
 use anyhow::Context;
@@ -54,8 +54,8 @@ pub struct Block {
     pub header: Sealed<Header>,
     /// The transaction with its sender, and what came of it.
     pub transaction: Option<(Recovered<TxEnvelope>, Outcome)>,
-    /// What inference cost in it, wei per gas.
-    pub inference_base_fee: u64,
+    /// What inference cost in it, wei per gas; without a market as much as everything else.
+    pub inference_base_fee: Option<u64>,
 }
 
 /// A transaction that does not become a block.
@@ -151,7 +151,12 @@ impl Chain {
     pub fn simulate(&mut self, tx: &Transaction) -> Result<Outcome, VmError> {
         let block = self.next_block();
         self.vm.set_block(block);
-        self.vm.simulate(tx)
+        let outcome = self.vm.simulate(tx);
+        if self.records.is_none() {
+            // Nobody reads them.
+            drop(self.node.take_answers());
+        }
+        outcome
     }
 
     /// The most gas that a transaction can have.
@@ -214,6 +219,8 @@ impl Chain {
         let (_, key) = known.ok_or_else(|| malformed(format!("this node has no key of {from}")))?;
         let signer: PrivateKeySigner = key.parse().map_err(|_| malformed("its key".to_owned()))?;
         let mut request = request;
+        // As in calls, no receiver makes a contract.
+        request.to.get_or_insert(TxKind::Create);
         request.nonce.get_or_insert(self.vm.nonce(from));
         request.chain_id.get_or_insert(self.node.config().chain_id);
         if request.gas_price.is_none() {
@@ -303,7 +310,7 @@ impl Chain {
             let excess_gas = market.next_excess(self.market, BASE_FEE);
             self.market = MarketHeader { excess_gas, used_gas: self.vm.metered() };
         }
-        let inference_base_fee = info.metered.map_or(0, |metered| metered.base_fee);
+        let inference_base_fee = info.metered.map(|metered| metered.base_fee);
         self.blocks.push(Block { header: header.seal_slow(), transaction, inference_base_fee });
         if self.blocks.len() > KEPT {
             let block = self.blocks.remove(0);

@@ -66,6 +66,8 @@ pub(crate) enum Reply {
     Forward,
     /// The chain gets the question, and nobody the answer.
     ForwardAndHangUp,
+    /// The chain gets the question, and whoever asked is refused with these words.
+    ForwardAndRefuse(String),
     /// It answers this.
     Result(Value),
     /// It refuses with these words.
@@ -128,6 +130,10 @@ fn serve(mut stream: TcpStream, chain: &str, reply: &dyn Fn(&str, &Value) -> Rep
             return Ok(());
         }
         Reply::Result(value) => said("result", value),
+        Reply::ForwardAndRefuse(message) => {
+            ask(chain, &question);
+            said("error", serde_json::json!({ "code": -32_000, "message": message }))
+        }
         Reply::Error(message) => said("error", serde_json::json!({ "code": -32_000, "message": message })),
         Reply::Raw(text) => return stream.write_all(text.as_bytes()),
         Reply::Flood => {

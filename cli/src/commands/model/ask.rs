@@ -60,7 +60,10 @@ impl Ask {
         let sent = self.sending.transact(&client, sender, call, "price, at most", report)?;
         let Some(receipt) = sent else { return Ok(ExitCode::SUCCESS) };
         let logs = receipt.inner.logs().iter();
-        let called = logs.filter_map(|log| Gateway::Called::decode_log(&log.inner).ok()).next();
+        let called = logs
+            .filter(|log| log.address() == GATEWAY_ADDRESS)
+            .filter_map(|log| Gateway::Called::decode_log(&log.inner).ok())
+            .next();
         let called = called.context("the gateway did not say what it took")?;
         let text = String::from_utf8_lossy(&answer.text).into_owned();
         let value = json!({

@@ -126,8 +126,10 @@ impl Claim {
                 format!("{} of {} tokens were paid out: {transactions:?}", transactions.len(), claims.len())
             })?;
             let logs = receipt.inner.logs().iter();
-            let amounts = logs.filter_map(|log| Shares::Claimed::decode_log(&log.inner).ok());
-            claimed += amounts.map(|event| event.amount).sum::<U256>();
+            // An asset's own contract may say anything.
+            let own = logs.filter(|log| log.address() == SHARES_ADDRESS);
+            let amounts = own.filter_map(|log| Shares::Claimed::decode_log(&log.inner).ok());
+            claimed = amounts.fold(claimed, |sum, event| sum.saturating_add(event.amount));
             transactions.push(receipt.transaction_hash);
         }
         progress.finish_and_clear();

@@ -10,7 +10,7 @@ use metis_precompiles::REGISTRY_ADDRESS;
 use serde_json::json;
 
 use crate::author::client::Call;
-use crate::author::money::wei;
+use crate::author::money::{coins, wei};
 use crate::author::sending::Sending;
 use crate::contracts::Registry;
 use crate::report::Report;
@@ -20,12 +20,12 @@ use crate::report::Report;
 pub struct Price {
     /// The model's id.
     model: B256,
-    /// What each call costs, such as 1000, 3gwei or 0.001coin.
-    #[arg(long, value_name = "AMOUNT", value_parser = wei)]
-    per_call: u128,
-    /// What each unit of gas that an inference takes costs, in wei.
-    #[arg(long, value_name = "WEI", default_value_t = 0)]
-    per_gas: u64,
+    /// What each call costs, such as 1000, 3gwei or 0.001coin; without it, what it costs now.
+    #[arg(long, value_name = "AMOUNT", value_parser = wei, required_unless_present = "per_gas")]
+    per_call: Option<u128>,
+    /// What each unit of gas that an inference takes costs, in wei; without it, what it costs now.
+    #[arg(long, value_name = "WEI")]
+    per_gas: Option<u64>,
     #[command(flatten)]
     sending: Sending,
 }
@@ -33,16 +33,22 @@ pub struct Price {
 impl Price {
     pub(super) fn run(self, report: Report) -> anyhow::Result<ExitCode> {
         let (client, sender) = self.sending.connect()?;
-        let call = Registry::setPriceCall {
-            model: self.model,
-            perCall: price(self.per_call)?,
-            perGas: self.per_gas,
-        };
+        let known = client.view(REGISTRY_ADDRESS, &Registry::modelOfCall { model: self.model })?;
+        let per_call = self.per_call.map_or(Ok(known.perCall), price)?;
+        let per_gas = self.per_gas.unwrap_or(known.perGas);
+        report.notice(&format!(
+            "{} coins each call and {} wei each gas, instead of {} and {}",
+            coins(U256::from(per_call)),
+            per_gas,
+            coins(U256::from(known.perCall)),
+            known.perGas
+        ))?;
+        let call = Registry::setPriceCall { model: self.model, perCall: per_call, perGas: per_gas };
         let call = Call::new(REGISTRY_ADDRESS, &call);
         let sent = self.sending.transact(&client, sender, call, "", report)?;
         let Some(receipt) = sent else { return Ok(ExitCode::SUCCESS) };
         let value = json!({
-            "model": self.model, "per_call_wei": U256::from(self.per_call), "per_gas_wei": self.per_gas,
+            "model": self.model, "per_call_wei": U256::from(per_call), "per_gas_wei": per_gas,
             "transaction": receipt.transaction_hash,
         });
         report.finish(&value, || "the price is set\n".to_owned())?;
