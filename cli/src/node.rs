@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use alloy_primitives::B256;
 use anyhow::{Context, bail, ensure};
 use metis_models::bundle::BundleError;
-use metis_models::engine::{Claims, EngineOptions, InferenceModel, LoadError, Witness, Witnessed};
+use metis_models::engine::{Answers, Claims, EngineOptions, InferenceModel, LoadError, Witness, Witnessed};
 use metis_models::{Bundle, Manifest, Tokenizer};
 use metis_precompiles::{
     ChainConfig, Inference, Library, LoadFailure, MetisPrecompiles, ModelEntry, ModelSet,
@@ -120,9 +120,18 @@ impl Node {
 
     /// What the models have answered since this was asked last, as records keep it.
     pub fn take_answers(&self) -> anyhow::Result<serde_json::Value> {
-        let Witness::Write(answers) = &self.witness else { return Ok(serde_json::Value::Null) };
-        let answers = std::mem::take(&mut *answers.lock().unwrap_or_else(PoisonError::into_inner));
+        let answers = self.drain_answers();
         Ok(if answers.is_empty() { serde_json::Value::Null } else { serde_json::to_value(&answers)? })
+    }
+
+    /// Forgets what the models have answered, where nobody keeps it.
+    pub fn forget_answers(&self) {
+        drop(self.drain_answers());
+    }
+
+    fn drain_answers(&self) -> Answers {
+        let Witness::Write(answers) = &self.witness else { return Answers::default() };
+        std::mem::take(&mut *answers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The configuration, as records keep it.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "test code outside test functions")]
 
+mod support;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,13 +14,14 @@ use metis_precompiles::abi::{modelInfoCall, verifyBundleCall};
 use metis_precompiles::{
     ChainConfig, INFERENCE_ADDRESS, Inference, MetisPrecompiles, ModelSet, REGISTRY_ADDRESS, RegistryConfig,
 };
+use revm::context::TxEnv;
 use revm::context::result::ExecutionResult;
-use revm::context::{Context, TxEnv};
 use revm::database::InMemoryDB;
 use revm::primitives::hardfork::SpecId;
 use revm::primitives::{StorageKey, StorageValue, TxKind};
 use revm::state::{AccountInfo, Bytecode};
-use revm::{Database, ExecuteEvm, MainBuilder, MainContext};
+use revm::{Database, ExecuteEvm, MainBuilder};
+use support::osaka;
 
 const CALLER: Address = Address::repeat_byte(0x11);
 
@@ -59,15 +62,7 @@ fn transact(from: Address, gas: u64, data: &[u8]) -> (Result<ExecutionResult, St
     let inference = Arc::new(Inference::new(&config, ModelSet::new(&config)));
     let db = Counting::default();
     let counts = [Arc::clone(&db.accounts), Arc::clone(&db.slots)];
-    let mut evm = Context::mainnet()
-        .with_db(db)
-        .modify_cfg_chained(|cfg| {
-            cfg.set_spec_and_mainnet_gas_params(SpecId::OSAKA);
-            cfg.tx_gas_limit_cap = Some(u64::MAX);
-        })
-        .modify_block_chained(|block| block.gas_limit = u64::MAX)
-        .build_mainnet()
-        .with_precompiles(MetisPrecompiles::new(SpecId::OSAKA, inference));
+    let mut evm = osaka(db).build_mainnet().with_precompiles(MetisPrecompiles::new(SpecId::OSAKA, inference));
     let tx = TxEnv::builder().caller(from).kind(TxKind::Call(INFERENCE_ADDRESS)).gas_limit(gas).gas_price(0);
     let result = evm.transact_one(tx.data(data.to_vec().into()).build().unwrap());
     (result.map_err(|error| error.to_string()), counts.map(|count| count.load(Ordering::Relaxed)))

@@ -19,7 +19,7 @@ use revm::primitives::TxKind;
 use revm::primitives::hardfork::SpecId;
 use revm::state::{AccountInfo, Bytecode};
 use revm::{ExecuteCommitEvm, ExecuteEvm, MainBuilder, MainContext};
-use support::{Mock, PLENTY, chain, generate, real};
+use support::{Mock, PLENTY, chain, generate, osaka, real};
 
 const CALLER: Address = address!("0x1111111111111111111111111111111111111111");
 const CONTRACT: Address = address!("0xc0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0");
@@ -44,15 +44,7 @@ fn transact(
         AccountInfo::from_bytecode(Bytecode::new_legacy(Bytes::copy_from_slice(code)))
             .with_balance(U256::from(1_000)),
     );
-    let mut evm = Context::mainnet()
-        .with_db(db)
-        .modify_cfg_chained(|cfg| {
-            cfg.set_spec_and_mainnet_gas_params(SpecId::OSAKA);
-            cfg.tx_gas_limit_cap = Some(u64::MAX);
-        })
-        .modify_block_chained(|block| block.gas_limit = u64::MAX)
-        .build_mainnet()
-        .with_precompiles(MetisPrecompiles::new(SpecId::OSAKA, inference));
+    let mut evm = osaka(db).build_mainnet().with_precompiles(MetisPrecompiles::new(SpecId::OSAKA, inference));
     let tx = TxEnv::builder()
         .caller(CALLER)
         .kind(to)

@@ -9,6 +9,7 @@ use metis_models::Bundle;
 use metis_models::bundle::BundleParts;
 use metis_models::engine::{BackendChoice, Processor};
 use metis_models::fixture::Fixture;
+use metis_precompiles::abi::{Sampling, generateCall};
 use metis_precompiles::costs::ModelCosts;
 use metis_precompiles::{ChainConfig, Claims, MetisPrecompiles, REGISTRY_ADDRESS, RegistryConfig};
 use metis_vm::{Account, BlockInfo, Outcome, State, Status, Transaction, Vm};
@@ -61,6 +62,17 @@ pub struct Unregistered {
     pub id: B256,
     /// What is true of it.
     pub claims: Registry::ModelClaims,
+}
+
+/// A question that any model can answer.
+pub fn generate(model: B256) -> generateCall {
+    generateCall {
+        model,
+        prompt: Bytes::from_static(b"once"),
+        maxNew: 4,
+        s: Sampling { temperatureQ16: 0, topPQ16: 0, topK: 0, seed: 0 },
+        stopIds: Vec::new(),
+    }
 }
 
 /// Terms of a model without a price.

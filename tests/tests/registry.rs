@@ -5,23 +5,13 @@
 use alloy_primitives::aliases::U24;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_sol_types::SolCall;
-use metis_precompiles::abi::{self, Sampling, generateCall};
+use metis_precompiles::abi;
 use metis_precompiles::{INFERENCE_ADDRESS, REGISTRY_ADDRESS, SHARES_ADDRESS};
-use metis_tests::economy::{AUTHOR, DAY, Economy, STRANGER, USER, free, priced};
+use metis_tests::economy::{AUTHOR, DAY, Economy, STRANGER, USER, free, generate, priced};
 use metis_vm::{Account, Status, VmError};
 use metisvm::contracts::{ModelStatus, Registry, Shares};
 
 const NOTHING: U256 = U256::ZERO;
-
-fn generate(model: B256) -> generateCall {
-    generateCall {
-        model,
-        prompt: Bytes::from_static(b"once"),
-        maxNew: 4,
-        s: Sampling { temperatureQ16: 0, topPQ16: 0, topK: 0, seed: 0 },
-        stopIds: Vec::new(),
-    }
-}
 
 #[test]
 fn a_model_lives_from_registration_to_retirement() {

@@ -2,25 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap in a test is its report")]
 
-use alloy_primitives::{Address, B256, Bytes, U256, hex};
+use alloy_primitives::{Address, U256, hex};
 use alloy_sol_types::SolCall;
-use metis_precompiles::abi::{self, Sampling, generateCall, modelInfoCall, quoteCall};
+use metis_precompiles::abi::{self, modelInfoCall, quoteCall};
 use metis_precompiles::{INFERENCE_ADDRESS, REGISTRY_ADDRESS};
-use metis_tests::economy::{AUTHOR, Economy, USER, free, priced};
+use metis_tests::economy::{AUTHOR, Economy, USER, free, generate, priced};
 use metis_vm::{Account, MeteredBlock, Outcome, Status, Transaction};
 use metisvm::contracts::Registry;
 
 const NOTHING: U256 = U256::ZERO;
-
-fn generate(model: B256) -> generateCall {
-    generateCall {
-        model,
-        prompt: Bytes::from_static(b"once"),
-        maxNew: 4,
-        s: Sampling { temperatureQ16: 0, topPQ16: 0, topK: 0, seed: 0 },
-        stopIds: Vec::new(),
-    }
-}
 
 /// Code as it is written by hand: what calls, and what reports.
 #[derive(Debug, Default)]

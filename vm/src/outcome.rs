@@ -28,7 +28,7 @@ pub struct Outcome {
     pub created_address: Option<Address>,
 }
 
-fn is_zero(gas: &u64) -> bool {
+pub(crate) fn is_zero(gas: &u64) -> bool {
     *gas == 0
 }
 

@@ -45,7 +45,7 @@ pub struct Record {
     /// The block of all transactions.
     pub block: BlockInfo,
     /// Metered gas that transactions of the block before the first have used.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::outcome::is_zero")]
     pub metered_gas_used: u64,
     /// The state before the first transaction.
     pub pre_state: State,
@@ -59,10 +59,6 @@ pub struct Record {
     /// this crate, never trusted, `null` where there is nothing.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub answers: serde_json::Value,
-}
-
-fn is_zero(gas: &u64) -> bool {
-    *gas == 0
 }
 
 impl Record {

@@ -154,7 +154,7 @@ impl Chain {
         let outcome = self.vm.simulate(tx);
         if self.records.is_none() {
             // Nobody reads them.
-            drop(self.node.take_answers());
+            self.node.forget_answers();
         }
         outcome
     }
@@ -185,19 +185,17 @@ impl Chain {
         let block = self.next_block();
         self.vm.set_block(block);
         let chain = self.node.chain().unwrap_or_default();
-        let complete = self.vm.complete(&tx);
-        let record = self.records.is_some().then(|| Record::begin(&self.vm, chain));
+        let record = self.records.is_some().then(|| (Record::begin(&self.vm, chain), self.vm.complete(&tx)));
         let outcome = self.vm.transact(&tx)?;
-        // Those of simulations are among them: what is estimated first is remembered, and not answered again.
-        let answers = self.node.take_answers();
         let hash = *envelope.tx_hash();
         let executed = outcome.clone();
         self.seal(Some((Recovered::new_unchecked(envelope, sender), outcome)));
         self.transactions.insert(hash, self.latest().header.number);
-        if let Some(mut record) = record {
+        if let Some((mut record, complete)) = record {
             record.push(complete, executed);
             record.end(&self.vm);
-            let written = answers.and_then(|answers| {
+            // Those of simulations are among them: what is estimated first is remembered, and not answered again.
+            let written = self.node.take_answers().and_then(|answers| {
                 record.answers = answers;
                 self.write_record(&record)
             });

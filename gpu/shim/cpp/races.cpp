@@ -94,21 +94,14 @@ template <class F> bool met(const Order &order, unsigned a, unsigned b, uint32_t
     return a / 32 == b / 32 && of_warp != order.of_warps.end() && each(of_warp->second);
 }
 
-// Whether `before` comes before an atomic operation for whoever has seen that.
-bool released(const Access &before, const Access &atomic) {
-    const Order &order = watch.blocks[before.block];
-    unsigned u = before.thread, t = atomic.thread;
-    if (u == t) return fenced(order, u, before.time, atomic.time);
-    return met(order, u, t, before.time, atomic.time,
-               [&](uint32_t time) { return fenced(order, u, before.time, time) || fenced(order, t, time, atomic.time); });
-}
-
-bool acquired(const Access &atomic, const Access &now) {
-    const Order &order = watch.blocks[now.block];
-    unsigned t = atomic.thread, v = now.thread;
-    if (t == v) return fenced(order, v, atomic.time, now.time);
-    return met(order, t, v, atomic.time, now.time,
-               [&](uint32_t time) { return fenced(order, t, atomic.time, time) || fenced(order, v, time, now.time); });
+// Whether a fence lies between two accesses of a block that have an order: so it is before an atomic operation for what that gives to
+// others, and after one for what it has got.
+bool fenced_between(const Access &first, const Access &second) {
+    const Order &order = watch.blocks[first.block];
+    unsigned a = first.thread, b = second.thread;
+    if (a == b) return fenced(order, a, first.time, second.time);
+    return met(order, a, b, first.time, second.time,
+               [&](uint32_t time) { return fenced(order, a, first.time, time) || fenced(order, b, time, second.time); });
 }
 
 // Whether an access had to come before the one that happens now.
@@ -120,10 +113,10 @@ bool comes_before(uint64_t at, const Access &before, const Access &now) {
     for (const AtomicEvent &a : watch.atomics) {
         if (a.by.block != before.block || a.by.time < before.time) continue;
         bool same = before.atomic && a.at == at && a.by.time == before.time;
-        if (!same && !released(before, a.by)) continue;
+        if (!same && !fenced_between(before, a.by)) continue;
         for (const AtomicEvent &b : watch.atomics) {
             if (b.at != a.at || b.by.block != now.block || b.by.time < a.by.time) continue;
-            if ((same && b.by.thread == now.thread) || acquired(b.by, now)) return true;
+            if ((same && b.by.thread == now.thread) || fenced_between(b.by, now)) return true;
         }
     }
     return false;

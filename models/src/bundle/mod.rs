@@ -200,16 +200,15 @@ fn checked_manifest(
         return Err(BundleError::ManifestTooLarge { actual: bytes.len(), max: MAX_MANIFEST_BYTES });
     }
     check(bytes)?;
-    let manifest = Manifest::decode(bytes)?;
-    check_weights_length(&manifest)?;
-    Ok(manifest)
+    possible_manifest(bytes)
 }
 
-/// Refuses lengths that the shapes cannot have, before anything of such a length is asked for.
-pub(crate) fn check_weights_length(manifest: &Manifest) -> Result<(), BundleError> {
-    let (entry, possible) = (manifest.file(WEIGHTS_FILE)?, tensors::weights_lengths(manifest));
+/// A manifest whose weights have a length that its shapes can have: one of another length is refused before anything so long is asked for.
+pub(crate) fn possible_manifest(bytes: &[u8]) -> Result<Manifest, BundleError> {
+    let manifest = Manifest::decode(bytes)?;
+    let (entry, possible) = (manifest.file(WEIGHTS_FILE)?, tensors::weights_lengths(&manifest));
     if possible.contains(&entry.length) {
-        return Ok(());
+        return Ok(manifest);
     }
     Err(BundleError::Manifest {
         field: "files",

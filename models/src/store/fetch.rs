@@ -16,7 +16,7 @@ use super::place::{Lock, put, sync_directory};
 use super::{file_name, leaves_name, manifest_name};
 use crate::bundle::{
     Bundle, BundleError, FileEntry, LEAVES_SUFFIX, MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest,
-    check_weights_length,
+    possible_manifest,
 };
 
 /// A model that is there.
@@ -160,11 +160,7 @@ impl Download<'_> {
                 bytes
             }
         };
-        let manifest = Manifest::decode(&bytes).and_then(|manifest| {
-            check_weights_length(&manifest)?;
-            Ok(manifest)
-        });
-        manifest.or_else(|problem| self.unusable(directory, problem))
+        possible_manifest(&bytes).or_else(|problem| self.unusable(directory, problem))
     }
 
     /// The list of a file's leaf hashes. Only all of it can be checked, against the root.

@@ -14,6 +14,21 @@ use metis_models::fixture::Fixture;
 use metis_models::{Bundle, Engine, InferenceError, InferenceModel, Manifest, Tokenizer};
 use metis_precompiles::abi::{self, generateCall};
 use metis_precompiles::{ChainConfig, Gas, Inference, ModelSet, Outcome};
+use revm::context::Context;
+use revm::handler::MainnetContext;
+use revm::primitives::hardfork::SpecId;
+use revm::{Database, MainContext};
+
+/// Osaka on a state, with room for any gas.
+pub fn osaka<DB: Database>(db: DB) -> MainnetContext<DB> {
+    Context::mainnet()
+        .with_db(db)
+        .modify_cfg_chained(|cfg| {
+            cfg.set_spec_and_mainnet_gas_params(SpecId::OSAKA);
+            cfg.tx_gas_limit_cap = Some(u64::MAX);
+        })
+        .modify_block_chained(|block| block.gas_limit = u64::MAX)
+}
 
 /// The fixture's bundle, made once.
 pub fn bundle() -> &'static Bundle {

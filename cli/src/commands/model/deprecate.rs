@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use alloy_primitives::{B256, U256};
+use alloy_primitives::{Address, B256, U256};
+use alloy_rpc_types_eth::TransactionReceipt;
 use anyhow::bail;
 use clap::Args;
 use metis_precompiles::REGISTRY_ADDRESS;
 use serde_json::json;
 
-use crate::author::client::Call;
+use crate::author::client::{Call, Client};
 use crate::author::costs::Costs;
 use crate::author::money::coins;
 use crate::author::sending::{Planned, Sending, waiting};
@@ -64,43 +65,41 @@ impl Withdraw {
         let known = client.view(REGISTRY_ADDRESS, &Registry::modelOfCall { model })?;
         let bond = U256::from(known.bond);
         let withdraw = Call::new(REGISTRY_ADDRESS, &Registry::withdrawBondCall { model });
-        let fees = client.fees()?;
-        // Somebody has to take it out of the budget first.
-        let evict = match ModelStatus::from_number(known.status) {
+        let receipt = match ModelStatus::from_number(known.status) {
             Some(ModelStatus::Retired) if bond.is_zero() => {
                 bail!("the bond of model {model} has been taken back already, or there was none")
             }
-            Some(ModelStatus::Retired) => None,
-            Some(ModelStatus::Sunset) => {
-                Some(Planned::new(&client, Call::new(REGISTRY_ADDRESS, &Registry::evictCall { model }))?)
-            }
+            Some(ModelStatus::Retired) => self.sending.transact(&client, sender, withdraw, "", report)?,
+            Some(ModelStatus::Sunset) => self.evict_and_withdraw(&client, sender, withdraw, report)?,
             _ => bail!("model {model} is not deprecated: metisvm model deprecate {model}"),
         };
-        let (costs, planned) = match &evict {
-            Some(evict) => {
-                let costs = Costs::default().with_gas("taking it out of the budget", evict.gas, fees);
-                (costs.with_gas("taking the bond back", WITHDRAWAL_GAS, fees), None)
-            }
-            None => {
-                let planned = Planned::new(&client, withdraw.clone())?;
-                (Costs::default().with_gas("gas", planned.gas, fees), Some(planned))
-            }
-        };
-        if !self.sending.approve(&client, sender, &costs, report)? {
-            return Ok(ExitCode::SUCCESS);
-        }
-        let progress = waiting(report);
-        if let Some(evict) = &evict {
-            evict.send(&client, fees, &progress)?;
-        }
-        let planned = match planned {
-            Some(planned) => planned,
-            None => Planned::new(&client, withdraw)?.within(WITHDRAWAL_GAS)?,
-        };
-        let receipt = planned.send(&client, fees, &progress)?;
-        progress.finish_and_clear();
+        let Some(receipt) = receipt else { return Ok(ExitCode::SUCCESS) };
         let value = json!({ "model": model, "bond_wei": bond, "transaction": receipt.transaction_hash });
         report.finish(&value, || format!("{} coins are back\n", coins(bond)))?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Somebody has to take it out of the budget first. `None` if nothing was to be sent.
+    fn evict_and_withdraw(
+        &self,
+        client: &Client,
+        sender: Address,
+        withdraw: Call,
+        report: Report,
+    ) -> anyhow::Result<Option<TransactionReceipt>> {
+        let fees = client.fees()?;
+        let evict = Call::new(REGISTRY_ADDRESS, &Registry::evictCall { model: self.model });
+        let evict = Planned::new(client, evict)?;
+        let costs = Costs::default().with_gas("taking it out of the budget", evict.gas, fees);
+        let costs = costs.with_gas("taking the bond back", WITHDRAWAL_GAS, fees);
+        if !self.sending.approve(client, sender, &costs, report)? {
+            return Ok(None);
+        }
+        let progress = waiting(report);
+        evict.send(client, fees, &progress)?;
+        let receipt =
+            Planned::new(client, withdraw)?.within(WITHDRAWAL_GAS)?.send(client, fees, &progress)?;
+        progress.finish_and_clear();
+        Ok(Some(receipt))
     }
 }
